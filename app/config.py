@@ -1,0 +1,160 @@
+"""The settings: one table, read from the environment once, checked at the start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from app.errors import ConfigError
+
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings with their defaults; :data:`HELP` names and explains each."""
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_ca_file: str = ""
+    host: str = "127.0.0.1"
+    port: Port = 3000
+    log_level: str = "INFO"
+    echo: bool = False
+
+    max_jobs: Positive = 100
+    max_concurrency: Count = 10
+    worker_name: str = ""
+    lease_seconds: Annotated[float, Meta(ge=1)] = 15.0
+    grace_seconds: Annotated[float, Meta(ge=0)] = 8.0
+    poll_seconds: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    look_ahead_seconds: Seconds = 60.0
+    start_deadline_seconds: Seconds = 60.0
+    fire_batch: Annotated[int, Meta(ge=1, le=1000)] = 500
+    claim_batch: Annotated[int, Meta(ge=1, le=1000)] = 100
+    max_backlog: Count = 100_000
+    max_takeovers: Positive = 10
+
+    max_triggers: Positive = 10_000
+    max_body_bytes: Positive = 8_388_608
+    snippet_bytes: Count = 4096
+    max_response_bytes: Count = 1_048_576
+
+    keep_succeeded_seconds: Positive = 86_400
+    keep_succeeded: Count = 100
+    keep_failed: Count = 1000
+    keep_days: Positive = 90
+    keep_slots: Count = 50
+
+
+HELP: dict[str, tuple[str, str]] = {
+    "redis_url": (
+        "REDIS_URL",
+        "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, or unix:///path?db=0",
+    ),
+    "redis_ca_file": ("CRONSPACE_REDIS_CA_FILE", "File of CA certificates for rediss://; empty: the system's"),
+    "host": ("CRONSPACE_HOST", "Address that the API listens on; 0.0.0.0 for all"),
+    "port": ("PORT", "Port of the API; 0 takes a free one"),
+    "log_level": ("CRONSPACE_LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+    "echo": ("CRONSPACE_ECHO", "Serve /echo, which answers with the request it got: a target to try things"),
+    "max_jobs": ("CRONSPACE_MAX_JOBS", "Requests at once in one worker"),
+    "max_concurrency": (
+        "CRONSPACE_MAX_CONCURRENCY",
+        "Executions at once of one workspace over all workers; 0: no bound",
+    ),
+    "worker_name": ("CRONSPACE_WORKER_NAME", "Name in the records of attempts; empty: host name and process id"),
+    "lease_seconds": ("CRONSPACE_LEASE_SECONDS", "After this time a dead worker's executions are taken over"),
+    "grace_seconds": ("CRONSPACE_GRACE_SECONDS", "What running requests get to finish when a worker stops"),
+    "poll_seconds": ("CRONSPACE_POLL_SECONDS", "Longest sleep of a worker between two looks"),
+    "look_ahead_seconds": (
+        "CRONSPACE_LOOK_AHEAD_SECONDS",
+        "How far ahead slots are computed and held in Redis (two are held at least)",
+    ),
+    "start_deadline_seconds": (
+        "CRONSPACE_START_DEADLINE_SECONDS",
+        "A slot found later than this is recorded as missed instead of being sent",
+    ),
+    "fire_batch": ("CRONSPACE_FIRE_BATCH", "Slots that one call of the fire script handles"),
+    "claim_batch": ("CRONSPACE_CLAIM_BATCH", "Executions that one call of the claim script takes"),
+    "max_backlog": ("CRONSPACE_MAX_BACKLOG", "Executions that may wait in one workspace; more are skipped"),
+    "max_takeovers": (
+        "CRONSPACE_MAX_TAKEOVERS",
+        "Workers that one execution may lose before it fails (a request that kills its worker)",
+    ),
+    "max_triggers": ("CRONSPACE_MAX_TRIGGERS", "Triggers in one replace"),
+    "max_body_bytes": ("CRONSPACE_MAX_BODY_BYTES", "Largest request body that the API reads"),
+    "snippet_bytes": ("CRONSPACE_SNIPPET_BYTES", "What is kept of a target's response"),
+    "max_response_bytes": (
+        "CRONSPACE_MAX_RESPONSE_BYTES",
+        "What is read of a target's response before the connection is closed",
+    ),
+    "keep_succeeded_seconds": (
+        "CRONSPACE_KEEP_SUCCEEDED_SECONDS",
+        "How long succeeded, cancelled, skipped and missed executions are kept",
+    ),
+    "keep_succeeded": (
+        "CRONSPACE_KEEP_SUCCEEDED",
+        "How many succeeded, and how many cancelled, skipped and missed executions a workspace keeps",
+    ),
+    "keep_failed": ("CRONSPACE_KEEP_FAILED", "How many failed executions (dead letters) a workspace keeps"),
+    "keep_days": ("CRONSPACE_KEEP_DAYS", "How many days the daily counters are kept"),
+    "keep_slots": ("CRONSPACE_KEEP_SLOTS", "How many of its last slots each trigger remembers"),
+}
+
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Read the environment; ``overrides`` win. Raises :class:`ConfigError` for what can't be used."""
+    environ = os.environ if environ is None else environ
+    known = {env: name for name, (env, _) in HELP.items()}
+    for env in environ:
+        if env.startswith("CRONSPACE_") and env not in known and env not in RESERVED:
+            raise ConfigError(f"unknown setting {env}: see .env.example for all of them")
+    values: dict[str, Any] = {}
+    hints = get_type_hints(Settings, include_extras=True)
+    for env, name in known.items():
+        if env in environ:
+            values[name] = _read(env, environ[env], hints[name])
+    settings = Settings(**{**values, **overrides})
+    if settings.log_level not in LOG_LEVELS:
+        raise ConfigError(f"CRONSPACE_LOG_LEVEL is {settings.log_level!r}: use one of {', '.join(LOG_LEVELS)}")
+    if urlsplit(settings.redis_url).scheme not in ("redis", "rediss", "unix"):
+        raise ConfigError("REDIS_URL must begin with redis://, rediss:// or unix://")
+    return settings
+
+
+# Set for the client commands and by `cronspace dev` for its children; not settings of the product.
+RESERVED = frozenset({"CRONSPACE_URL", "CRONSPACE_KEY"})
+
+
+def _read(env: str, text: str, hint: Any) -> Any:
+    base = get_args(hint)[0] if get_args(hint) else hint
+    if base is str:
+        return text
+    if base is bool:
+        if text.lower() in _TRUE | _FALSE:
+            return text.lower() in _TRUE
+        raise ConfigError(f"{env} is {text!r}: use 1 or 0")
+    try:
+        return msgspec.convert(text, hint, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{env} is {text!r}: {error}") from error
+
+
+def env_example() -> str:
+    """The text of ``.env.example``."""
+    defaults = Settings()
+    lines = ["# Every setting with its default. Copy to .env and change what you need.", ""]
+    for name, (env, help) in HELP.items():
+        value = getattr(defaults, name)
+        shown = int(value) if isinstance(value, bool) else value
+        lines += [f"# {help}", f"{env}={shown}", ""]
+    return "\n".join(lines)

@@ -1,0 +1,95 @@
+"""Everything that can go wrong on purpose, in one tree.
+
+    CronspaceError
+    ├── InvalidSchedule        an expression or a zone that can't be used
+    ├── ConfigError            a setting that can't be used: one line for the person who starts the process
+    ├── DevError               `cronspace dev` can't start: one line, too
+    └── ApiError               carries an HTTP status and a stable code
+        ├── InvalidRequest     400, with one entry per fault
+        ├── BodyTooLarge       413
+        ├── NotFound           404
+        ├── MethodNotAllowed   405
+        ├── ReplaceConflict    409, other replaces of the workspace kept winning
+        └── StoreUnavailable   503, Redis can't be reached or refuses to write
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class CronspaceError(Exception):
+    """The root; never raised itself."""
+
+
+class InvalidSchedule(CronspaceError):
+    """A schedule that can't be used; the message says which field and why."""
+
+
+class ConfigError(CronspaceError):
+    """A setting that can't be used; the message names it and says what to do."""
+
+
+class DevError(CronspaceError):
+    """``cronspace dev`` can't start; the message is the one line to print."""
+
+
+class Fault(msgspec.Struct, frozen=True, order=True):
+    """One thing wrong with an input: where (``triggers[3].cron``; empty for the whole body) and what."""
+
+    path: str
+    message: str
+
+
+class ApiError(CronspaceError):
+    """An error that a caller of the API sees as a problem document (RFC 9457)."""
+
+    status = 500
+    code = "internal_error"
+    title = "Internal error"
+
+    def __init__(self, detail: str, faults: list[Fault] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.faults = faults or []
+        self.headers: dict[str, str] = {}
+
+
+class InvalidRequest(ApiError):
+    status = 400
+    code = "invalid_request"
+    title = "Invalid request"
+
+
+class BodyTooLarge(ApiError):
+    status = 413
+    code = "body_too_large"
+    title = "Body too large"
+
+
+class NotFound(ApiError):
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class MethodNotAllowed(ApiError):
+    status = 405
+    code = "method_not_allowed"
+    title = "Method not allowed"
+
+
+class ReplaceConflict(ApiError):
+    status = 409
+    code = "replace_conflict"
+    title = "Replaced by others at the same time"
+
+
+class StoreUnavailable(ApiError):
+    status = 503
+    code = "store_unavailable"
+    title = "Redis is not available"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.headers = {"retry-after": "1"}

@@ -1,0 +1,218 @@
+"""What the product is about, as types: the trigger as given, as stored, and what became of its slots."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z"
+is_id = re.compile(ID_PATTERN).match
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+BODYLESS = frozenset({"GET", "DELETE"})
+
+Id = Annotated[str, Meta(pattern=ID_PATTERN)]
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+Timeout = Annotated[float, Meta(gt=0, le=3600)]
+Retries = Annotated[int, Meta(ge=0, le=100)]
+
+
+class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A trigger's definition as it is stored: equal definitions have equal bytes (:func:`pack_definition`).
+
+    Three groups, in which further fields find their place: when (schedule), what (request), and how
+    (policies). Defaults are left out of the bytes, so that a new field changes no stored definition.
+    """
+
+    # when
+    cron: str
+    timezone: str = "UTC"
+    enabled: bool = True
+    # what
+    url: str
+    method: Method
+    headers: dict[str, str] = {}
+    payload: bytes = b""  # JSON text without insignificant space; empty: none
+    # how
+    timeout_seconds: float = 30.0
+    max_retries: int = 3
+    # for people
+    name: str = ""
+
+
+class TriggerInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A trigger as a client declares it."""
+
+    cron: str
+    url: str
+    method: Method
+    id: Id | None = None
+    name: Annotated[str, Meta(max_length=256)] | None = None
+    timezone: str = "UTC"
+    enabled: bool = True
+    headers: dict[str, str] | None = None
+    payload: msgspec.Raw | UnsetType = UNSET
+    timeout_seconds: Timeout = 30.0
+    max_retries: Retries = 3
+
+    def definition(self) -> Definition:
+        """As it is stored."""
+        payload = b""
+        if self.payload is not UNSET:
+            payload = msgspec.json.format(bytes(self.payload), indent=-1)
+        return Definition(
+            cron=self.cron,
+            timezone=self.timezone,
+            enabled=self.enabled,
+            url=self.url,
+            method=self.method,
+            headers=self.headers or {},
+            payload=b"" if payload == b"null" else payload,
+            timeout_seconds=self.timeout_seconds,
+            max_retries=self.max_retries,
+            name=self.name or "",
+        )
+
+
+class ReplaceInput(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a replace."""
+
+    triggers: list[TriggerInput]
+
+
+_pack = msgspec.msgpack.Encoder()
+_unpack_definition = msgspec.msgpack.Decoder(Definition)
+
+
+def pack_definition(definition: Definition) -> bytes:
+    """The bytes that are stored, and compared to find out whether a trigger changed."""
+    return _pack.encode(definition)
+
+
+def unpack_definition(packed: bytes) -> Definition:
+    """The reverse of :func:`pack_definition`."""
+    return _unpack_definition.decode(packed)
+
+
+class State(StrEnum):
+    """What an execution is at; the last five are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    MISSED = "missed"
+
+
+class FailureKind(StrEnum):
+    """Why an attempt failed."""
+
+    DNS = "dns"
+    CONNECT = "connect"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    PROTOCOL = "protocol"
+    STATUS = "status"
+    INTERNAL = "internal"  # a definition that this worker can't send: our fault, not the target's
+    WORKER_LOST = "worker_lost"  # the worker died, or lost its lease: the outcome is unknown
+
+
+class Trigger(Struct, frozen=True, kw_only=True):
+    """A stored trigger with its place in the schedule. Times are ms since the epoch."""
+
+    id: str
+    definition: Definition
+    position: int
+    version: int
+    next_slot: int | None
+    error: str | None
+
+
+class TriggerSet(Struct, frozen=True):
+    """A workspace's whole set, in the order in which it was declared."""
+
+    revision: int
+    triggers: list[Trigger]
+
+
+class Changes(Struct, frozen=True, kw_only=True):
+    """What a replace did to the triggers."""
+
+    created: int
+    updated: int
+    unchanged: int
+    deleted: int
+
+
+class Replaced(Struct, frozen=True, kw_only=True):
+    """The outcome of a replace; ``next_slots`` in the order of the given triggers."""
+
+    revision: int
+    removed: int
+    added: int
+    changes: Changes
+    next_slots: list[int | None]
+
+
+class Attempt(Struct, frozen=True, array_like=True):
+    """One HTTP request, as it is stored; the scripts write these as arrays in this order."""
+
+    started: int  # ms since the epoch, by Redis's clock
+    duration: int  # ms
+    status: int = 0  # 0: no answer
+    kind: str = ""  # a FailureKind, or empty
+    message: str = ""
+    snippet: str = ""  # the beginning of the response
+    worker: str = ""
+
+
+class Execution(Struct, frozen=True, kw_only=True):
+    """What became of one slot. Times are ms since the epoch; None where not reached yet."""
+
+    id: str
+    workspace: str
+    trigger: str
+    state: State
+    slot: int
+    queued: int | None = None
+    started: int | None = None
+    finished: int | None = None
+    next_attempt: int | None = None
+    worker: str | None = None
+    reason: str | None = None
+    attempts: list[Attempt] = []
+
+
+class ArqJob(Struct, frozen=True):
+    """An open execution in arq's format: what ``arq.jobs.deserialize_job`` reads."""
+
+    t: int  # attempts made
+    f: str
+    a: list[Any]  # workspace, trigger, slot, born
+    k: dict[str, list[Attempt]]  # {} or {"attempts": …}
+    et: int  # when it was queued, ms
+
+
+class Outcome(Struct, frozen=True):
+    """The inner record of a finished execution."""
+
+    state: State
+    reason: str
+    attempts: list[Attempt]
+
+
+class ArqResult(Struct, frozen=True):
+    """A finished execution in arq's format: what ``arq.jobs.deserialize_result`` reads."""
+
+    a: list[Any]
+    et: int
+    r: Outcome
+    st: int
+    ft: int

@@ -1,0 +1,62 @@
+-- The keys of the shard (see app/keys.py) and small helpers. Every script begins with this fragment:
+-- KEYS[1] is the shard's root hash, ARGV[1] the time in ms, empty for the server's own clock.
+
+local root = KEYS[1]
+local prefix = string.sub(root, 1, -6) -- without 'shard'
+local tag = string.match(prefix, '{.-}') .. ':'
+local due_key = prefix .. 'due'
+local queue_key = prefix .. 'queue'
+local refills_key = prefix .. 'refills'
+local clears_key = prefix .. 'clears'
+local trims_key = prefix .. 'trims'
+local wake_channel = prefix .. 'wake'
+
+local function of(workspace, name)
+  return prefix .. 'w:' .. workspace .. ':' .. name
+end
+
+local function job_key(id)
+  return 'arq:job:' .. tag .. id
+end
+
+local function owner_key(id)
+  return 'arq:in-progress:' .. tag .. id
+end
+
+local function result_key(id)
+  return 'arq:result:' .. tag .. id
+end
+
+-- Numbers of ms as text: Lua's own conversion keeps 14 digits only.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- An execution id is workspace:trigger:slot.
+local function split_id(id)
+  local workspace, trigger, slot = string.match(id, '^([^:]+):([^:]+):(%d+)$')
+  return workspace, trigger, tonumber(slot)
+end
+
+-- A trigger's state is an array: born, version, position, after, then the held slots.
+--   born      serial of the change that created the trigger: who removes and recreates one makes another
+--   version   serial of the change that last altered its definition
+--   position  its place in the set as declared
+--   after     where the next refill starts when no slot is held: the last slot that fired, ms
+local BORN, VERSION, POSITION, AFTER, HELD = 1, 2, 3, 4, 5
+
+-- Set a workspace's place in the shard's due index to its earliest slot.
+local function index_workspace(workspace)
+  local first = redis.call('ZRANGE', of(workspace, 'due'), 0, 0, 'WITHSCORES')
+  if first[2] then
+    redis.call('ZADD', due_key, first[2], workspace)
+  else
+    redis.call('ZREM', due_key, workspace)
+  end
+end

@@ -1,0 +1,126 @@
+-- Give ready executions to a worker. The score of a claimed job becomes its lease expiry, so that it leaves
+-- the head of the queue, and comes back by itself if the worker dies.
+-- The owner's key holds token|start: the token (worker:number) fences, the start is for people.
+-- A job whose lease has lapsed is taken over, with an attempt recorded as lost; but not within one lease
+-- after a silence in which nobody could renew (Redis was away): first the living report.
+-- What is void is ended here: its trigger was removed. A retry needs a free place again.
+-- Safe to run twice: the same worker and number get the same executions again.
+-- KEYS: the shard's root
+-- ARGV: now, policy, worker, number, executions at most, lease ms, takeovers at most
+-- RETURNS: time of the call ms, earliest score that remains in the queue ms (-1: none), then for each
+--          execution: id, arq job, definition, definition's version, token
+--#include _keys
+--#include _pulse
+--#include _admit
+--#include _end
+
+use_policy(ARGV[2])
+local worker, number, limit = ARGV[3], ARGV[4], tonumber(ARGV[5])
+local lease, max_takeovers = tonumber(ARGV[6]), tonumber(ARGV[7])
+local token = worker .. ':' .. number
+local saved_key = prefix .. 'claim:' .. worker
+local lease_end = whole(now + lease)
+
+local takeover_after = note_pulse(lease)
+
+local reply, taken = { now, -1 }, {}
+
+local function give(id, job, definition, state)
+  reply[#reply + 1] = id
+  reply[#reply + 1] = job
+  reply[#reply + 1] = definition
+  reply[#reply + 1] = state[VERSION]
+  reply[#reply + 1] = token
+  taken[#taken + 1] = id
+end
+
+-- Record the attempt that was lost with its worker. Returns the attempts so far and how many were lost.
+local function lose_attempt(job, owner)
+  local attempts = job.k.attempts or {}
+  local owner_worker, started = string.match(owner, '^(.*):%d+|(%d+)$')
+  attempts[#attempts + 1] = { tonumber(started), math.max(0, now - tonumber(started)), 0, 'worker_lost',
+    'the worker was lost; whether the request arrived is unknown', '', owner_worker }
+  local lost = 0
+  for _, attempt in ipairs(attempts) do
+    lost = lost + (attempt[4] == 'worker_lost' and 1 or 0)
+  end
+  return attempts, lost
+end
+
+local function try_claim(id, packed, owner)
+  local workspace, trigger, slot = split_id(id)
+  if not packed then
+    -- No job behind the entry: nothing of ours wrote that, and nothing can be run.
+    redis.call('ZREM', queue_key, tag .. id)
+    if workspace and redis.call('ZREM', of(workspace, 'admitted'), id) == 1 then
+      admit_next(workspace)
+    end
+    return
+  end
+  if owner and now < takeover_after then
+    redis.call('ZADD', queue_key, whole(takeover_after), tag .. id)
+    return
+  end
+  local job = cmsgpack.unpack(packed)
+  if owner then
+    local attempts, lost = lose_attempt(job, owner)
+    if lost >= max_takeovers then
+      end_execution(id, job, 'failed', 'worker_lost', attempts)
+      return
+    end
+    packed = pack_job(#attempts, job.a, attempts, job.et)
+    redis.call('SET', job_key(id), packed)
+    job.k.attempts = attempts
+  end
+  local is_alive, state = alive(workspace, trigger, job.a[4])
+  if not is_alive then
+    end_execution(id, job, 'cancelled', 'trigger_removed', job.k.attempts or {})
+    return
+  end
+  local admitted = of(workspace, 'admitted')
+  if not redis.call('ZSCORE', admitted, id) then
+    redis.call('ZREM', of(workspace, 'retrying'), id)
+    if not has_place(workspace, redis.call('ZCARD', admitted)) then
+      redis.call('ZREM', queue_key, tag .. id)
+      redis.call('ZADD', of(workspace, 'backlog'), whole(slot), id)
+      return
+    end
+    redis.call('ZADD', admitted, whole(now), id)
+  end
+  redis.call('SET', owner_key(id), token .. '|' .. whole(now))
+  redis.call('ZADD', queue_key, lease_end, tag .. id)
+  give(id, packed, redis.call('HGET', of(workspace, 'definitions'), trigger), state)
+end
+
+local saved = redis.call('GET', saved_key)
+saved = saved and cmsgpack.unpack(saved)
+if saved and saved[1] == number then
+  for _, id in ipairs(saved[2]) do
+    local owner, packed = redis.call('GET', owner_key(id)), redis.call('GET', job_key(id))
+    if owner and packed and string.sub(owner, 1, #token + 1) == token .. '|' then
+      local workspace, trigger = split_id(id)
+      local is_alive, state = alive(workspace, trigger, cmsgpack.unpack(packed).a[4])
+      if is_alive then
+        give(id, packed, redis.call('HGET', of(workspace, 'definitions'), trigger), state)
+      end
+    end
+  end
+elseif limit > 0 then
+  local ids = redis.call('ZRANGEBYSCORE', queue_key, '-inf', whole(now), 'LIMIT', 0, limit)
+  if #ids > 0 then
+    local keys = {}
+    for _, member in ipairs(ids) do
+      keys[#keys + 1] = 'arq:job:' .. member
+      keys[#keys + 1] = 'arq:in-progress:' .. member
+    end
+    local values = redis.call('MGET', unpack(keys))
+    for index, member in ipairs(ids) do
+      try_claim(string.sub(member, #tag + 1), values[index * 2 - 1], values[index * 2])
+    end
+  end
+  redis.call('SET', saved_key, cmsgpack.pack({ number, taken }), 'PX', math.ceil(lease))
+end
+
+local first = redis.call('ZRANGE', queue_key, 0, 0, 'WITHSCORES')
+reply[2] = tonumber(first[2] or -1)
+return reply

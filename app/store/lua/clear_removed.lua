@@ -1,0 +1,46 @@
+-- End what belongs to removed triggers of a workspace, a bounded number of entries a call.
+-- Safe to run twice.
+-- KEYS: the shard's root
+-- ARGV: now, policy, workspace, part ('admitted', 'backlog', 'retrying' or 'last'), cursor ('0' to begin),
+--       entries at most, the chore's time as taken (when all is done, the chore goes if it still is that)
+-- RETURNS: the cursor for the next call ('0': this part is done), executions ended
+--#include _keys
+--#include _admit
+--#include _end
+
+use_policy(ARGV[2])
+local workspace, part, cursor, limit = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local ended = 0
+
+if part == 'last' then
+  local page = redis.call('HSCAN', of(workspace, 'last'), ARGV[5], 'COUNT', limit)
+  for index = 1, #page[2], 2 do
+    if redis.call('HEXISTS', of(workspace, 'states'), page[2][index]) == 0 then
+      redis.call('HDEL', of(workspace, 'last'), page[2][index])
+    end
+  end
+  if page[1] == '0' and redis.call('ZSCORE', clears_key, workspace) == ARGV[7] then
+    redis.call('ZREM', clears_key, workspace)
+  end
+  return { page[1], 0 }
+end
+
+local ids = redis.call('ZRANGE', of(workspace, part), cursor, cursor + limit - 1)
+for _, id in ipairs(ids) do
+  local packed = redis.call('GET', job_key(id))
+  local _, trigger = split_id(id)
+  if not packed then
+    redis.call('ZREM', of(workspace, part), id)
+    ended = ended + 1
+  elseif redis.call('EXISTS', owner_key(id)) == 0 then -- one that runs may end by itself
+    local job = cmsgpack.unpack(packed)
+    if not alive(workspace, trigger, job.a[4]) then
+      end_execution(id, job, 'cancelled', 'trigger_removed', job.k.attempts or {})
+      ended = ended + 1
+    end
+  end
+end
+if #ids < limit then
+  return { '0', ended }
+end
+return { whole(cursor + limit - ended), ended }

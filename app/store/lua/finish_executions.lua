@@ -1,0 +1,57 @@
+-- Record what became of attempts, and let the next executions in.
+-- An outcome counts only with the token that the execution is held by now: a worker that lost its lease
+-- can't overwrite what its successor does.
+-- Safe to run twice: the first run removes the token.
+-- KEYS: the shard's root
+-- ARGV: now, policy, outcomes as one msgpack array of
+--       {id, token, what, delay ms, attempt}; what is a final state, 'retry' or 'release' (not sent);
+--       the attempt as in models.Attempt (none with 'release')
+-- RETURNS: for each outcome the state that the execution is in now; 'stale' where the token was not valid
+--#include _keys
+--#include _admit
+--#include _end
+
+use_policy(ARGV[2])
+
+local function finish(id, token, what, delay, attempt)
+  local owner = redis.call('GET', owner_key(id))
+  if not owner or string.sub(owner, 1, #token + 1) ~= token .. '|' then
+    return 'stale'
+  end
+  local packed = redis.call('GET', job_key(id))
+  if not packed then
+    redis.call('DEL', owner_key(id))
+    return 'stale'
+  end
+  local workspace, trigger, slot = split_id(id)
+  if what == 'release' then
+    redis.call('DEL', owner_key(id))
+    redis.call('ZADD', queue_key, whole(slot), tag .. id)
+    redis.call('PUBLISH', wake_channel, 'released')
+    return 'queued'
+  end
+  local job = cmsgpack.unpack(packed)
+  local attempts = job.k.attempts or {}
+  attempts[#attempts + 1] = attempt
+  if what ~= 'retry' then
+    end_execution(id, job, what, '', attempts)
+    return what
+  end
+  if not alive(workspace, trigger, job.a[4]) then
+    end_execution(id, job, 'cancelled', 'trigger_removed', attempts)
+    return 'cancelled'
+  end
+  redis.call('DEL', owner_key(id))
+  redis.call('ZREM', of(workspace, 'admitted'), id)
+  redis.call('SET', job_key(id), pack_job(#attempts, job.a, attempts, job.et))
+  redis.call('ZADD', of(workspace, 'retrying'), whole(job.et), id)
+  redis.call('ZADD', queue_key, whole(now + delay), tag .. id)
+  admit_next(workspace)
+  return 'retrying'
+end
+
+local reply = {}
+for index, outcome in ipairs(cmsgpack.unpack(ARGV[3])) do
+  reply[index] = finish(unpack(outcome))
+end
+return reply

@@ -1,0 +1,101 @@
+-- Put a prepared trigger set in the place of the live one, in one step that takes about the same time for
+-- any size. Triggers that fired since they were staged get their live state and slot first, a bounded number
+-- a call. Executions of removed triggers are void from here on; `clears` has them ended.
+-- Safe to run twice: the reply is kept with the serial.
+-- KEYS: the shard's root
+-- ARGV: now, workspace, serial, revision that the set was staged against, triggers staged,
+--       triggers that took their place in the old set, whether anything changed (1 or 0)
+-- RETURNS: 'swapped', the revision, size of the old set; or 'again' (call again), or 'conflict' (another
+--          replace came between: stage anew)
+--#include _keys
+
+local workspace, serial, base, size, kept, changed =
+  ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == '1'
+local FIX_AT_ONCE = 500
+
+local meta = of(workspace, 'meta')
+local known = redis.call('HMGET', meta, 'revision', 'serial', 'replaced')
+local revision = tonumber(known[1] or 0)
+if known[2] == serial then
+  return { 'swapped', revision, tonumber(known[3]) }
+end
+if tostring(revision) ~= base then
+  return { 'conflict', revision, 0 }
+end
+
+local parts = { 'definitions', 'states', 'due' }
+local function staged(part)
+  return of(workspace, 'stage:' .. serial .. ':' .. part)
+end
+
+-- Bring a staged trigger up to date with what happened to the live one since. Returns whether it had to.
+local function follow_live(trigger, staged_slot)
+  local slot = redis.call('ZSCORE', of(workspace, 'due'), trigger)
+  if slot == staged_slot then
+    return false
+  end
+  local live = redis.call('HGET', of(workspace, 'states'), trigger)
+  if not live then
+    return false
+  end
+  live = cmsgpack.unpack(live)
+  local own = cmsgpack.unpack(redis.call('HGET', staged('states'), trigger))
+  if live[VERSION] == own[VERSION] then
+    live[POSITION] = own[POSITION]
+    own = live
+  elseif staged_slot and live[AFTER] >= tonumber(staged_slot) then
+    own, slot = { own[BORN], own[VERSION], own[POSITION], live[AFTER] }, false -- that slot has had its execution
+  else
+    return false
+  end
+  redis.call('HSET', staged('states'), trigger, cmsgpack.pack(own))
+  if slot then
+    redis.call('ZADD', staged('due'), slot, trigger)
+    redis.call('SREM', staged('dry'), trigger)
+  else
+    redis.call('ZREM', staged('due'), trigger)
+    redis.call('SADD', staged('dry'), trigger)
+  end
+  return true
+end
+
+-- Only what was due by now, or dry, can have moved since it was staged.
+local old_size = redis.call('HLEN', of(workspace, 'definitions'))
+if old_size > 0 and size > 0 then
+  for _, trigger in ipairs(redis.call('SMEMBERS', staged('dry'))) do
+    follow_live(trigger, false)
+  end
+  local fired = redis.call('ZRANGEBYSCORE', staged('due'), '-inf', whole(now), 'WITHSCORES')
+  local fixed = 0
+  for index = 1, #fired, 2 do
+    if follow_live(fired[index], fired[index + 1]) then
+      fixed = fixed + 1
+      if fixed == FIX_AT_ONCE then
+        return { 'again', revision, 0 }
+      end
+    end
+  end
+end
+
+for _, trigger in ipairs(redis.call('SMEMBERS', staged('dry'))) do
+  redis.call('ZADD', refills_key, whole(now), workspace .. ':' .. trigger)
+end
+redis.call('UNLINK', staged('dry'), of(workspace, 'errors'))
+for _, part in ipairs(parts) do
+  redis.call('UNLINK', of(workspace, part))
+  if redis.call('EXISTS', staged(part)) == 1 then
+    redis.call('RENAME', staged(part), of(workspace, part))
+    redis.call('PERSIST', of(workspace, part))
+  end
+end
+if changed or kept ~= old_size then
+  revision = revision + 1
+end
+redis.call('HSET', meta, 'revision', revision, 'serial', serial, 'replaced', old_size)
+redis.call('SADD', prefix .. 'workspaces', workspace)
+if kept < old_size then
+  redis.call('ZADD', clears_key, whole(now), workspace)
+end
+index_workspace(workspace)
+redis.call('PUBLISH', wake_channel, 'replaced')
+return { 'swapped', revision, old_size }

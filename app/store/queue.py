@@ -1,0 +1,86 @@
+"""arq's queue: executions are claimed from it under a lease, and finished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from app.keys import split_execution_id
+from app.models import ArqJob, Attempt, State
+from app.store.shard import Shard, pack
+
+_job = msgspec.msgpack.Decoder(ArqJob)
+
+
+class Claimed(Struct, frozen=True):
+    """An execution that this worker is to send, under a lease that its token stands for."""
+
+    id: str
+    workspace: str
+    trigger: str
+    slot: int  # ms since the epoch
+    attempts: list[Attempt]  # made before
+    definition: bytes
+    version: int  # of the definition
+    token: str
+
+
+class Claim(Struct, frozen=True):
+    """The reply to a claim. Times are ms since the epoch, by Redis's clock."""
+
+    now: int
+    next_ready: int | None  # the earliest score that remains in the queue
+    executions: list[Claimed]
+
+
+What = Literal["succeeded", "failed", "retry", "release"]
+
+
+class Ended(Struct, frozen=True):
+    """What became of an attempt: a final state, another try after ``delay_ms``, or nothing was sent."""
+
+    id: str
+    token: str
+    what: What
+    delay_ms: int = 0
+    attempt: Attempt | None = None
+
+
+async def claim(shard: Shard, worker: str, number: int, at_most: int) -> Claim:
+    """Take up to ``at_most`` ready executions; the same ``number`` again gets the same ones again."""
+    reply = await shard.run(
+        "claim_ready",
+        shard.policy,
+        worker,
+        number,
+        at_most,
+        int(shard.settings.lease_seconds * 1000),
+        shard.settings.max_takeovers,
+    )
+    executions = []
+    for index in range(2, len(reply), 5):
+        id_, job, definition, version, token = reply[index : index + 5]
+        execution = id_.decode()
+        workspace, trigger, slot = split_execution_id(execution)
+        attempts = _job.decode(job).k.get("attempts", [])
+        executions.append(
+            Claimed(execution, workspace, trigger, slot, attempts, definition, version, token.decode())
+        )
+    return Claim(reply[0], None if reply[1] < 0 else reply[1], executions)
+
+
+async def finish(shard: Shard, outcomes: Sequence[Ended]) -> list[State | None]:
+    """Record outcomes; returns the state that each execution is in now, None where the lease was lost."""
+    batch = [[o.id, o.token, o.what, o.delay_ms, o.attempt] for o in outcomes]
+    states = await shard.run("finish_executions", shard.policy, pack(batch))
+    return [None if state == b"stale" else State(state.decode()) for state in states]
+
+
+async def renew(shard: Shard, held: Mapping[str, str] | Iterable[tuple[str, str]]) -> set[str]:
+    """Extend the leases of executions (id → token); returns the ids that are no longer ours."""
+    pairs = [text for pair in dict(held).items() for text in pair]
+    lost = await shard.run("renew_leases", int(shard.settings.lease_seconds * 1000), *pairs)
+    return {id_.decode() for id_ in lost}

@@ -1,0 +1,89 @@
+"""The handle of one shard: its connection, its keys, its scripts, and the clock that the scripts go by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.commands.core import AsyncScript
+from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
+
+from app.config import Settings
+from app.keys import Keys
+
+_INCLUDE = re.compile(r"^--#include (\w+)\n", re.MULTILINE)
+
+pack = msgspec.msgpack.Encoder().encode
+unpack = msgspec.msgpack.decode
+
+
+def connect(settings: Settings) -> Redis:
+    """A client for ``REDIS_URL``.
+
+    A command is repeated when its connection breaks, although it may have run: every script of ours is safe
+    to run twice with the same arguments.
+    """
+    options: dict[str, Any] = {}
+    if settings.redis_url.startswith("rediss://") and settings.redis_ca_file:
+        options["ssl_ca_certs"] = settings.redis_ca_file
+    return Redis.from_url(  # type: ignore[no-any-return]
+        settings.redis_url,
+        socket_connect_timeout=3,
+        socket_timeout=5,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), 3),  # type: ignore[no-untyped-call]
+        retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
+        **options,
+    )
+
+
+@cache
+def script_source(name: str) -> str:
+    """A script with its includes, as Redis gets it."""
+    folder = files("app.store") / "lua"
+    source = (folder / f"{name}.lua").read_text()
+    return _INCLUDE.sub(lambda match: (folder / f"{match[1]}.lua").read_text(), source)
+
+
+class Shard:
+    """One shard. ``now`` is for tests: it gives the time in ms that scripts take for Redis's own."""
+
+    def __init__(
+        self, redis: Redis, settings: Settings, number: int = 0, now: Callable[[], int] | None = None
+    ) -> None:
+        self.redis = redis
+        self.settings = settings
+        self.keys = Keys(number)
+        self._now = now
+        self._scripts: dict[str, AsyncScript] = {}
+        self.policy = pack(
+            [
+                settings.max_concurrency,
+                settings.keep_succeeded,
+                settings.keep_failed,
+                settings.keep_succeeded_seconds * 1000,
+                settings.keep_days,
+                settings.keep_slots,
+            ]
+        )
+
+    async def run(self, name: str, *args: str | bytes | int, keys: tuple[str, ...] = ()) -> Any:
+        """Run a script; it is loaded where Redis does not know it (yet, or any more)."""
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self.redis.register_script(script_source(name))
+        now = "" if self._now is None else self._now()
+        return await script(keys=[self.keys.root, *keys], args=[now, *args])
+
+    async def now_ms(self) -> int:
+        """Redis's clock, in ms since the epoch."""
+        if self._now is not None:
+            return self._now()
+        seconds, micros = await self.redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
