@@ -1,0 +1,1 @@
+"""The API, one file per noun. Handlers translate; what happens is in the store."""

@@ -1,0 +1,70 @@
+"""The API as an ASGI application, and `cronspace api`."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+
+from app.api import echo, executions, health, triggers
+from app.api.problems import HANDLERS
+from app.config import Settings, load_settings
+from app.errors import ConfigError
+from app.logs import set_up_logging
+from app.store import Shard, connect
+
+
+def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
+    """The application; with ``shard`` it uses that one and leaves it open."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if shard is None:
+            app.state.shard = Shard(connect(settings), settings)
+        yield
+        if shard is None:
+            await app.state.shard.redis.aclose()
+
+    routes = [*triggers.routes, *executions.routes, *health.routes]
+    if settings.echo:
+        routes += echo.routes
+    app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)  # type: ignore[arg-type]
+    app.state.shard = shard
+    return app
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The API's listening socket; raises :class:`ConfigError` when the port can't be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"can't listen on {settings.host}:{settings.port} ({error.strerror}): is something else running"
+            " there? Choose another port with PORT."
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def run(argv: Sequence[str]) -> None:
+    """Serve until SIGTERM or SIGINT. Takes no arguments: the environment has the settings."""
+    settings = load_settings()
+    set_up_logging(settings.log_level)
+    listener = listen(settings)
+    config = uvicorn.Config(
+        create_app(settings),
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=settings.log_level == "DEBUG",
+        timeout_graceful_shutdown=int(settings.grace_seconds),
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=[listener])

@@ -1,0 +1,1 @@
+"""What picks executions up and sends them: the only code that imports arq."""

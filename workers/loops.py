@@ -1,0 +1,65 @@
+"""What every loop of a worker has in common: it sleeps, it wakes, it survives, it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from redis.exceptions import RedisError
+
+log = logging.getLogger(__name__)
+
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
+
+
+class Loop:
+    """Runs ``once`` again and again. ``once`` returns the seconds to sleep before the next time; ``wake``
+    ends a sleep early. No exception ends the loop: it is logged, and followed by a growing pause.
+    """
+
+    def __init__(self, name: str, once: Callable[[], Awaitable[float]]) -> None:
+        self.name = name
+        self.failures = 0  # in a row
+        self._once = once
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def wake(self) -> None:
+        """End the sleep, or skip the next one."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Return from ``run`` after the round under way."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Loop until stopped."""
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                pause = await self._once()
+                if self.failures:
+                    log.info("%s works again after %d failures", self.name, self.failures)
+                self.failures = 0
+            except Exception as error:
+                self.failures += 1
+                pause = min(_FIRST_BACKOFF * 2**self.failures, _LONGEST_BACKOFF)
+                self._report(error)
+            if pause > 0:
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+            else:
+                await asyncio.sleep(0)
+
+    def _report(self, error: Exception) -> None:
+        if isinstance(error, RedisError | OSError):
+            # Redis is away: say so once, and again now and then, without a traceback each.
+            if self.failures in (1, 10) or self.failures % 60 == 0:
+                log.warning("%s: Redis can't be used (%s); trying again", self.name, error or type(error).__name__)
+        else:
+            log.exception("%s failed; it goes on", self.name)

@@ -1,0 +1,35 @@
+"""`cronspace worker`: a worker process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+
+import uvloop
+
+from app.config import Settings, load_settings
+from app.logs import set_up_logging
+from app.store import Shard, connect
+from workers.transport import AiohttpTransport
+from workers.worker import Worker
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run a worker until SIGTERM or SIGINT. Takes no arguments: the environment has the settings."""
+    settings = load_settings()
+    set_up_logging(settings.log_level)
+    uvloop.run(serve(settings))
+
+
+async def serve(settings: Settings) -> None:
+    """Run a worker within a running event loop."""
+    shard = Shard(connect(settings), settings)
+    worker = Worker(shard, AiohttpTransport(settings.snippet_bytes, settings.max_response_bytes))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    try:
+        await worker.main()
+    finally:
+        await worker.close()

@@ -1,0 +1,295 @@
+"""The worker: an arq worker with loops of its own around arq's queue.
+
+    ticker ──► due slots become executions     refiller ──► slots further ahead
+    claimer ─► executions become requests      finisher ──► outcomes are recorded
+    renewer ─► leases stay alive               janitor ───► what is over is cleared away
+    listener ► wakes ticker and claimer        health ────► arq's health check
+
+arq's own loop claims one job at a time and ends at the first Redis error; its queue, its job and result
+format, its job ids and its health check are what we keep of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+import uuid
+from typing import Any
+
+import arq
+import httpx
+import msgspec
+from arq.connections import ArqRedis
+
+from app.config import Settings
+from app.models import Attempt, FailureKind, State
+from app.store import Shard, queue, ticking, upkeep
+from app.store.queue import Claimed, Ended
+from app.store.shard import pack, unpack
+from workers import delivery
+from workers.loops import Loop
+
+log = logging.getLogger(__name__)
+
+_COALESCE_SECONDS = 0.002  # what ends within this time is recorded, and replaced, by one call
+_FINISH_BATCH = 200
+_JANITOR_SECONDS = 5.0
+_HEALTH_SECONDS = 5
+_LAST_FLUSH_SECONDS = 3.0
+
+
+class Held:
+    """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
+
+    __slots__ = ("execution", "token", "until")
+
+    def __init__(self, execution: Claimed, until: float) -> None:
+        self.execution = execution
+        self.token = execution.token
+        self.until = until
+
+
+async def send(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
+    """arq's name for what our jobs do. This worker runs them by its own claims, never through arq's loop."""
+    raise RuntimeError("run by `cronspace worker` only")
+
+
+class Worker(arq.Worker):
+    """One worker process's work. ``transport`` sends; ``shard`` stores."""
+
+    def __init__(self, shard: Shard, transport: httpx.AsyncBaseTransport) -> None:
+        settings = shard.settings
+        super().__init__(
+            functions=[arq.func(send, name="send")],
+            queue_name=shard.keys.queue,
+            redis_pool=ArqRedis(
+                pool_or_conn=shard.redis.connection_pool,
+                job_serializer=pack,
+                job_deserializer=unpack,
+                default_queue_name=shard.keys.queue,
+            ),
+            handle_signals=False,
+            max_jobs=settings.max_jobs,
+            health_check_interval=_HEALTH_SECONDS,
+            job_serializer=pack,
+            job_deserializer=unpack,
+        )
+        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        self.settings: Settings = settings
+        self._shard = shard
+        self._transport = transport
+        self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
+        self._claims = 0  # the number of the last claim that was answered
+        self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
+        self._ended: list[Ended] = []
+        self._starved = False  # there may be more ready executions than there were places
+        self._clock_offset = 0.0  # Redis's clock minus the monotonic one, ms
+        self.ticker = Loop("ticker", self.tick)
+        self.refiller = Loop("refiller", self.refill)
+        self.claimer = Loop("claimer", self.claim)
+        self.finisher = Loop("finisher", self.finish)
+        self.renewer = Loop("renewer", self.renew)
+        self.janitor = Loop("janitor", self.clean)
+        self.listener = Loop("listener", self.listen)
+        self.health = Loop("health", self.report_health)
+        self._stop = asyncio.Event()
+
+    async def main(self) -> None:
+        """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
+        log.info("worker %s: %d places, queue %s", self.name, self.max_jobs, self.queue_name)
+        taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener)
+        keeping = (self.finisher, self.renewer, self.health)
+        tasks = {loop: asyncio.create_task(loop.run()) for loop in (*taking, *keeping)}
+        try:
+            await self._stop.wait()
+            log.info("worker %s: stopping, %d requests running", self.name, len(self.tasks))
+            for loop in taking:
+                loop.stop()
+            tasks[self.listener].cancel()
+            await asyncio.wait([tasks[loop] for loop in taking])
+            if self.tasks:
+                await asyncio.wait(list(self.tasks.values()), timeout=self.settings.grace_seconds)
+            for task in self.tasks.values():
+                task.cancel()
+            if self.tasks:
+                await asyncio.wait(list(self.tasks.values()))
+            await self._flush()
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+        log.info("worker %s: stopped", self.name)
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self._stop.set()
+
+    async def close(self) -> None:
+        """Close connections. arq would also delete the health check that other workers share."""
+        await self._transport.aclose()
+        await self._shard.redis.aclose()
+
+    # One round of each loop. They return the seconds until the next.
+
+    async def tick(self) -> float:
+        """Fire what is due; sleep until the next slot."""
+        fired = await ticking.fire_due(self._shard)
+        self._set_clock(fired.now)
+        if fired.made:
+            self.claimer.wake()
+        if fired.next_slot is None:
+            return self.settings.poll_seconds
+        return min(max(fired.next_slot - fired.now, 0) / 1000, self.settings.poll_seconds)
+
+    async def refill(self) -> float:
+        """Compute slots for triggers that run low."""
+        return 0 if await ticking.refill(self._shard) else self.settings.poll_seconds
+
+    async def claim(self) -> float:
+        """Fill free places; sleep until the next execution is ready, or a place is free."""
+        if 0 < self._free_places() < self.max_jobs // 4:
+            await asyncio.sleep(_COALESCE_SECONDS)
+        asked = min(self._free_places(), self.settings.claim_batch)
+        if asked == 0:
+            self._starved = True
+            return self.settings.poll_seconds
+        begun = time.monotonic()
+        claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
+        self._claims += 1
+        self._set_clock(claim.now)
+        until = begun + self.settings.lease_seconds
+        for execution in claim.executions:
+            self._start(execution, until)
+        ready = claim.next_ready is not None and claim.next_ready <= claim.now
+        self._starved = ready and self._free_places() == 0
+        if claim.next_ready is None or self._starved:
+            return self.settings.poll_seconds
+        return min(max(claim.next_ready - claim.now, 0) / 1000, self.settings.poll_seconds)
+
+    async def finish(self) -> float:
+        """Record what ended; what can't be recorded now is kept for the next round."""
+        if not self._ended:
+            return self.settings.poll_seconds
+        await asyncio.sleep(_COALESCE_SECONDS)
+        # With the token of now: a lapsed lease may have come back to us meanwhile.
+        batch = [
+            msgspec.structs.replace(ended, token=self._held[ended.id].token)
+            for ended in self._ended[:_FINISH_BATCH]
+        ]
+        states = await queue.finish(self._shard, batch)
+        del self._ended[: len(batch)]
+        for ended, state in zip(batch, states, strict=True):
+            del self._held[ended.id]
+            self._count(ended, state)
+        self.claimer.wake()
+        return 0 if self._ended else self.settings.poll_seconds
+
+    async def renew(self) -> float:
+        """Extend every lease, three times within its length."""
+        if self._held:
+            begun = time.monotonic()
+            held = {id_: one.token for id_, one in self._held.items()}
+            lost = await queue.renew(self._shard, held)
+            for id_, token in held.items():
+                one = self._held.get(id_)
+                if one is not None and one.token == token and id_ not in lost:
+                    one.until = begun + self.settings.lease_seconds
+        return self.settings.lease_seconds / 3
+
+    async def clean(self) -> float:
+        """Clear away what removed triggers left, and what is too old."""
+        cleared = await upkeep.clear_removed(self._shard)
+        trimmed = await upkeep.trim_finished(self._shard)
+        return 0 if cleared or trimmed else _JANITOR_SECONDS
+
+    async def listen(self) -> float:
+        """Wait for notifications; without them everything still happens, at the next poll."""
+        async with self._shard.redis.pubsub() as subscription:
+            await subscription.subscribe(self._shard.keys.wake)
+            while True:
+                message = await subscription.get_message(ignore_subscribe_messages=True, timeout=60)
+                if message is None:
+                    continue
+                if message["data"] == b"replaced":
+                    self.ticker.wake()
+                    self.janitor.wake()
+                else:
+                    self.claimer.wake()
+
+    async def report_health(self) -> float:
+        """arq's health check: a line about this worker, under a key that expires."""
+        await self.record_health()
+        return _HEALTH_SECONDS
+
+    # One execution.
+
+    def _start(self, execution: Claimed, until: float) -> None:
+        running = self._held.get(execution.id)
+        if running is not None:
+            # Its lease had lapsed and it came back to us, who still send it: that is a renewal.
+            running.token, running.until = execution.token, until
+            return
+        self._held[execution.id] = Held(execution, until)
+        self.tasks[execution.id] = asyncio.create_task(self._run(execution))
+
+    async def _run(self, execution: Claimed) -> None:
+        held = self._held[execution.id]
+        started = self._now()
+        try:
+            if time.monotonic() >= held.until:
+                # Perhaps another worker's by now: not to be sent, and not to be reported either.
+                log.warning("%s: the lease lapsed before the request was sent", execution.id)
+                del self._held[execution.id]
+                return
+            ended = await delivery.attempt(self._transport, execution, started, self.name)
+        except asyncio.CancelledError:
+            ended = self._interrupted(execution, started)
+        finally:
+            self.tasks.pop(execution.id, None)
+            if self._starved:
+                self.claimer.wake()
+        self._ended.append(ended)
+        self.finisher.wake()
+
+    def _interrupted(self, execution: Claimed, started: int) -> Ended:
+        """A request cut off because the worker stops: another worker sends it again, at once."""
+        message = "the worker stopped before the answer came; whether the request arrived is unknown"
+        made = Attempt(
+            started, max(0, self._now() - started), 0, FailureKind.WORKER_LOST, message, "", self.name
+        )
+        return Ended(execution.id, execution.token, "retry", 0, made)
+
+    async def _flush(self) -> None:
+        """Record the last outcomes; Redis may be slow, but not for ever."""
+        deadline = time.monotonic() + _LAST_FLUSH_SECONDS
+        self.finisher.wake()
+        while self._ended and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        if self._ended:
+            log.error("%d outcomes could not be recorded: their executions run again", len(self._ended))
+
+    def _count(self, ended: Ended, state: State | None) -> None:
+        if state is None:
+            log.warning("%s: the lease was lost, this outcome is not recorded", ended.id)
+        elif state is State.SUCCEEDED:
+            self.jobs_complete += 1
+        elif state is State.RETRYING:
+            self.jobs_retried += 1
+        else:
+            self.jobs_failed += 1
+            if ended.attempt is not None:
+                log.warning("%s %s: %s", ended.id, state, ended.attempt.message)
+
+    def _free_places(self) -> int:
+        return self.max_jobs - len(self.tasks)
+
+    def _set_clock(self, redis_ms: int) -> None:
+        self._clock_offset = redis_ms - time.monotonic() * 1000
+
+    def _now(self) -> int:
+        """Redis's clock, in ms, carried on by the monotonic one: this host's may be wrong."""
+        return int(time.monotonic() * 1000 + self._clock_offset)
+
