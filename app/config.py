@@ -58,7 +58,10 @@ HELP: dict[str, tuple[str, str]] = {
         "REDIS_URL",
         "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, or unix:///path?db=0",
     ),
-    "redis_ca_file": ("CRONSPACE_REDIS_CA_FILE", "File of CA certificates for rediss://; empty: the system's"),
+    "redis_ca_file": (
+        "CRONSPACE_REDIS_CA_FILE",
+        "File of CA certificates for rediss://; empty: the system's",
+    ),
     "host": ("CRONSPACE_HOST", "Address that the API listens on; 0.0.0.0 for all"),
     "port": ("PORT", "Port of the API; 0 takes a free one"),
     "log_level": ("CRONSPACE_LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
@@ -68,7 +71,10 @@ HELP: dict[str, tuple[str, str]] = {
         "CRONSPACE_MAX_CONCURRENCY",
         "Executions at once of one workspace over all workers; 0: no bound",
     ),
-    "worker_name": ("CRONSPACE_WORKER_NAME", "Name in the records of attempts; empty: host name and process id"),
+    "worker_name": (
+        "CRONSPACE_WORKER_NAME",
+        "Name in the records of attempts; empty: host name and process id",
+    ),
     "lease_seconds": ("CRONSPACE_LEASE_SECONDS", "After this time a dead worker's executions are taken over"),
     "grace_seconds": ("CRONSPACE_GRACE_SECONDS", "What running requests get to finish when a worker stops"),
     "poll_seconds": ("CRONSPACE_POLL_SECONDS", "Longest sleep of a worker between two looks"),
@@ -125,7 +131,9 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
             values[name] = _read(env, environ[env], hints[name])
     settings = Settings(**{**values, **overrides})
     if settings.log_level not in LOG_LEVELS:
-        raise ConfigError(f"CRONSPACE_LOG_LEVEL is {settings.log_level!r}: use one of {', '.join(LOG_LEVELS)}")
+        raise ConfigError(
+            f"CRONSPACE_LOG_LEVEL is {settings.log_level!r}: use one of {', '.join(LOG_LEVELS)}"
+        )
     if urlsplit(settings.redis_url).scheme not in ("redis", "rediss", "unix"):
         raise ConfigError("REDIS_URL must begin with redis://, rediss:// or unix://")
     return settings

@@ -1,16 +1,16 @@
 """Everything that can go wrong on purpose, in one tree.
 
-    CronspaceError
-    ├── InvalidSchedule        an expression or a zone that can't be used
-    ├── ConfigError            a setting that can't be used: one line for the person who starts the process
-    ├── DevError               `cronspace dev` can't start: one line, too
-    └── ApiError               carries an HTTP status and a stable code
-        ├── InvalidRequest     400, with one entry per fault
-        ├── BodyTooLarge       413
-        ├── NotFound           404
-        ├── MethodNotAllowed   405
-        ├── ReplaceConflict    409, other replaces of the workspace kept winning
-        └── StoreUnavailable   503, Redis can't be reached or refuses to write
+CronspaceError
+├── InvalidSchedule        an expression or a zone that can't be used
+├── ConfigError            a setting that can't be used: one line for the person who starts the process
+├── DevError               `cronspace dev` can't start: one line, too
+└── ApiError               carries an HTTP status and a stable code
+    ├── InvalidRequest     400, with one entry per fault
+    ├── BodyTooLarge       413
+    ├── NotFound           404
+    ├── MethodNotAllowed   405
+    ├── ReplaceConflict    409, other replaces of the workspace kept winning
+    └── StoreUnavailable   503, Redis can't be reached or refuses to write
 """
 
 from __future__ import annotations

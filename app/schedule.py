@@ -60,19 +60,19 @@ class Cron:
 
     __slots__ = (
         "_days",
+        "_days_and",
         "_hours",
         "_last_day",
         "_last_weekday",
         "_minutes",
-        "_months",
         "_month_days",
+        "_months",
         "_nearest",
         "_nth",
         "_seconds",
         "_weekdays",
         "expression",
         "fixed_time",
-        "_days_and",
     )
 
     def __init__(self, expression: str) -> None:

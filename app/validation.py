@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_type_hints
 
+import httpx
 import msgspec
-import yarl
 
 from app.config import Settings
 from app.errors import Fault, InvalidRequest, InvalidSchedule
@@ -24,11 +24,16 @@ MASK = "********"
 MAX_URL = 8192
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _FIELD_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?\Z")
-_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]*[A-Za-z0-9](?::[1-9][0-9]{0,3})?(?:[/?][!-~]*)?\Z")
+
+# A URL that needs neither a second look nor quoting: it can go out to the letter.
+is_plain_url = re.compile(
+    r"https?://[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
+    r"(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?(?:[/?][A-Za-z0-9/?&=%+_.~:@!$'()*,;-]*)?\Z"
+).match
 
 # These frame the message or steer the connection: they are the sender's, not the trigger's.
 _FRAMING = frozenset(
-    "connection content-length expect keep-alive proxy-connection te trailer transfer-encoding upgrade".split()
+    ["connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
 )
 _OURS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
@@ -58,7 +63,9 @@ def parse_replace(body: bytes, settings: Settings) -> list[TriggerInput]:
             if not faults:
                 return triggers
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest("The body is not valid JSON.", [Fault("", f"malformed JSON: {error}")]) from error
+        raise InvalidRequest(
+            "The body is not valid JSON.", [Fault("", f"malformed JSON: {error}")]
+        ) from error
     except RecursionError as error:
         raise InvalidRequest("The body is nested too deeply.", [Fault("", "nested too deeply")]) from error
     count = f"{len(faults)} faults" if len(faults) > 1 else "one fault"
@@ -147,7 +154,9 @@ def _set_faults(ids: list[str | None], settings: Settings) -> Iterator[Fault]:
         trigger = str(index) if given is None else given
         if trigger in seen:
             first = seen[trigger]
-            hint = "; without an id a trigger's id is its index" if given is None or ids[first] is None else ""
+            hint = (
+                "; without an id a trigger's id is its index" if given is None or ids[first] is None else ""
+            )
             yield Fault(f"triggers[{index}].id", f"the id {trigger!r} is that of triggers[{first}] too{hint}")
         seen.setdefault(trigger, index)
 
@@ -187,7 +196,7 @@ def check_url(url: str) -> FieldFaults:
     if len(url) > MAX_URL:
         yield "", f"longer than {MAX_URL} characters"
         return
-    if _PLAIN_URL.match(url):
+    if is_plain_url(url):
         return
     if re.search(r"[\x00-\x20\x7f]", url):
         yield "", "a URL holds no spaces or control characters: write %20 for a space"
@@ -196,17 +205,17 @@ def check_url(url: str) -> FieldFaults:
         yield "", "a URL carries no user or password: send them in an Authorization header"
         return
     try:
-        parsed = yarl.URL(url)
-        port = parsed.explicit_port
-    except ValueError as error:
+        parsed = httpx.URL(url)
+        parsed.raw_host.decode("ascii")
+    except (httpx.InvalidURL, UnicodeError, ValueError) as error:
         yield "", f"not a valid URL: {error}"
         return
     if parsed.scheme not in ("http", "https"):
         yield "", "a URL begins with http:// or https://"
     elif not parsed.host:
         yield "", "the URL has no host"
-    elif port == 0:
-        yield "", "port 0 can't be connected to"
+    elif parsed.port is not None and not 1 <= parsed.port <= 65535:
+        yield "", "a port is a number from 1 to 65535"
 
 
 def _check_headers(headers: dict[str, str]) -> FieldFaults:

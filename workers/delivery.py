@@ -6,16 +6,17 @@ import asyncio
 import time
 from functools import lru_cache
 
+import httptools
 import httpx
 import msgspec
-import yarl
 from msgspec import Struct
 
 from app import __version__
 from app.clock import rfc3339
 from app.models import BODYLESS, Attempt, FailureKind, unpack_definition
 from app.store.queue import Claimed, Ended
-from workers.transport import SendError
+from app.validation import is_plain_url
+from workers.transport import Origin, SendError, Transport
 
 USER_AGENT = f"Cronspace/{__version__}"
 
@@ -28,10 +29,8 @@ _CACHED_DEFINITION = 4096  # bytes; larger ones are prepared anew each time, so 
 class Prepared(Struct, frozen=True):
     """What is the same in every attempt of a definition."""
 
-    method: str
-    url: httpx.URL
-    raw_url: yarl.URL
-    headers: list[tuple[str, str]]
+    origin: Origin
+    head: bytes  # the request line and the headers that never change
     body: bytes
     timeout: float
     max_retries: int
@@ -44,27 +43,29 @@ def prepare(packed: bytes) -> Prepared:
 
 def _prepare(packed: bytes) -> Prepared:
     definition = unpack_definition(packed)
-    headers = list(definition.headers.items())
+    origin, host, path = _parse_url(definition.url)
     given = {name.lower() for name in definition.headers}
+    headers = list(definition.headers.items())
+    if "host" not in given:
+        headers.insert(0, ("host", host))
     if "user-agent" not in given:
         headers.append(("user-agent", USER_AGENT))
     if "accept" not in given:
         headers.append(("accept", "*/*"))
     body = b""
-    if definition.method not in BODYLESS and definition.payload:
-        content_type = "application/json"
+    if definition.method not in BODYLESS:
         body = definition.payload
+        content_type = "application/json"
         if body.startswith(b'"'):
             body = msgspec.json.decode(body, type=str).encode()
             content_type = "text/plain; charset=utf-8"
-        if "content-type" not in given:
+        if definition.payload and "content-type" not in given:
             headers.append(("content-type", content_type))
-    url, raw_url = _parse_url(definition.url)
+        headers.append(("content-length", str(len(body))))
+    lines = [f"{definition.method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), ""]
     return Prepared(
-        definition.method,
-        url,
-        raw_url,
-        headers,
+        origin,
+        "\r\n".join(lines).encode("ascii"),
         body,
         definition.timeout_seconds,
         definition.max_retries,
@@ -74,16 +75,23 @@ def _prepare(packed: bytes) -> Prepared:
 _prepare_cached = lru_cache(maxsize=4096)(_prepare)
 
 
-@lru_cache(maxsize=4096)
-def _parse_url(url: str) -> tuple[httpx.URL, yarl.URL]:
-    """A URL for both libraries; one that needs no quoting goes out to the letter."""
-    raw = yarl.URL(url, encoded=url.isascii())
-    return httpx.URL(str(raw)), raw
+def _parse_url(url: str) -> tuple[Origin, str, str]:
+    """Origin, Host header and request target. What needs no quoting goes out to the letter."""
+    if not is_plain_url(url):
+        url = str(httpx.URL(url))
+    parsed = httptools.parse_url(url.encode("ascii"))
+    secure = parsed.schema == b"https"
+    name = parsed.host.decode("ascii")
+    host = f"[{name}]" if ":" in name else name
+    if parsed.port is not None:
+        host += f":{parsed.port}"
+    path = (parsed.path or b"/").decode("ascii")
+    if parsed.query is not None:
+        path += "?" + parsed.query.decode("ascii")
+    return (secure, name, parsed.port or (443 if secure else 80)), host, path
 
 
-async def attempt(
-    transport: httpx.AsyncBaseTransport, execution: Claimed, started_ms: int, worker: str
-) -> Ended:
+async def attempt(transport: Transport, execution: Claimed, started_ms: int, worker: str) -> Ended:
     """Send an execution's request once; what goes wrong becomes part of the outcome.
 
     ``started_ms`` is the time by Redis's clock. Raises nothing but ``CancelledError``.
@@ -96,9 +104,9 @@ async def attempt(
         max_retries = prepared.max_retries
         request = build_request(prepared, execution, started_ms)
         async with asyncio.timeout(prepared.timeout):
-            response = await transport.handle_async_request(request)
-        status = response.status_code
-        snippet = response.content.decode("utf-8", "replace")
+            answer = await transport.send(prepared.origin, request)
+        status = answer.status
+        snippet = answer.body.decode("utf-8", "replace")
         if not 200 <= status < 300:
             kind, message = FailureKind.STATUS, f"the target answered {status}"
     except TimeoutError:
@@ -112,21 +120,15 @@ async def attempt(
     return judge(execution, made, max_retries)
 
 
-def build_request(prepared: Prepared, execution: Claimed, now_ms: int) -> httpx.Request:
-    """The request of one attempt."""
-    return httpx.Request(
-        prepared.method,
-        prepared.url,
-        headers=[
-            *prepared.headers,
-            ("webhook-id", execution.id),
-            ("webhook-timestamp", str(now_ms // 1000)),
-            ("cronspace-attempt", str(len(execution.attempts) + 1)),
-            ("cronspace-scheduled-at", rfc3339(execution.slot)),
-        ],
-        content=prepared.body,
-        extensions={"url": prepared.raw_url},
+def build_request(prepared: Prepared, execution: Claimed, now_ms: int) -> bytes:
+    """The request of one attempt, as it goes over the wire."""
+    changing = (
+        f"webhook-id: {execution.id}\r\n"
+        f"webhook-timestamp: {now_ms // 1000}\r\n"
+        f"cronspace-attempt: {len(execution.attempts) + 1}\r\n"
+        f"cronspace-scheduled-at: {rfc3339(execution.slot)}\r\n\r\n"
     )
+    return b"".join((prepared.head, changing.encode("ascii"), prepared.body))
 
 
 def judge(execution: Claimed, made: Attempt, max_retries: int) -> Ended:

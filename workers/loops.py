@@ -60,6 +60,8 @@ class Loop:
         if isinstance(error, RedisError | OSError):
             # Redis is away: say so once, and again now and then, without a traceback each.
             if self.failures in (1, 10) or self.failures % 60 == 0:
-                log.warning("%s: Redis can't be used (%s); trying again", self.name, error or type(error).__name__)
+                log.warning(
+                    "%s: Redis can't be used (%s); trying again", self.name, error or type(error).__name__
+                )
         else:
             log.exception("%s failed; it goes on", self.name)

@@ -11,7 +11,7 @@ import uvloop
 from app.config import Settings, load_settings
 from app.logs import set_up_logging
 from app.store import Shard, connect
-from workers.transport import AiohttpTransport
+from workers.transport import Transport
 from workers.worker import Worker
 
 
@@ -25,7 +25,7 @@ def run(argv: Sequence[str]) -> None:
 async def serve(settings: Settings) -> None:
     """Run a worker within a running event loop."""
     shard = Shard(connect(settings), settings)
-    worker = Worker(shard, AiohttpTransport(settings.snippet_bytes, settings.max_response_bytes))
+    worker = Worker(shard, Transport(settings.snippet_bytes, settings.max_response_bytes, settings.max_jobs))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)

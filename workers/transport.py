@@ -1,111 +1,289 @@
-"""httpx's requests and responses over aiohttp's connections: a fifth of the CPU time of httpx's own transport.
+"""HTTP/1.1 on asyncio and httptools (llhttp), made for one thing: sending a request exactly once.
 
-What aiohttp does beyond sending is switched off here: cookies (one tenant's would go out with another's
-request), decompression (bombs), its own repeat of a request when a kept connection breaks (two requests for
-one attempt), redirects, and proxies from the environment.
+httpx and aiohttp cost many times as much CPU (ARCHITECTURE.md has the figures), and do more than is wanted:
+cookies (one tenant's would go out with another's request), decompression (bombs), a silent second request
+when a kept connection breaks, redirects, proxies from the environment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from ipaddress import ip_address
+from typing import cast
 
-import aiohttp
-import httpx
-import yarl
-from aiohttp import client_exceptions as failures
+import aiohappyeyeballs
+import httptools
+from msgspec import Struct
 
+from app.errors import CronspaceError
 from app.models import FailureKind
 
 # Below the 5 s after which common servers close an idle connection, so that we seldom send into a closing one.
 _KEEP_ALIVE_SECONDS = 4.0
-_SKIPPED_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
-_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
+_DNS_SECONDS = 10.0
+_DNS_NAMES = 10_000  # in the cache
+_MAX_HEADER_BYTES = 65_536
+_EYEBALLS_DELAY = 0.25  # RFC 8305: how long one address gets before the next is tried beside it
+
+Origin = tuple[bool, str, int]  # TLS, host, port
+AddrInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 
 
-class SendError(httpx.TransportError):
-    """A request that got no answer; ``kind`` says how far it came."""
+class SendError(CronspaceError):
+    """A request that got no answer; ``kind`` says how far it came.
+
+    ``dns`` and ``connect`` mean that nothing of the request was sent.
+    """
 
     def __init__(self, kind: FailureKind, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
 
-class AiohttpTransport(httpx.AsyncBaseTransport):
-    """Sends a request once. Of the response's body the first ``keep`` bytes are kept, and up to
-    ``read_at_most`` are read; a longer one ends with its connection.
+class Answer(Struct, frozen=True):
+    """A target's answer, with the part of its body that is kept."""
 
-    There is no time-out here: bound the whole call (``asyncio.timeout``), because a dripping body outlasts
-    every per-read one. A request's extension ``"url"`` may carry its URL already parsed for aiohttp.
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class Transport:
+    """Sends requests over kept connections.
+
+    Of a response's body the first ``keep`` bytes are kept and up to ``read_at_most`` are read; a longer one
+    ends with its connection. There is no time-out here: bound the whole call (``asyncio.timeout``), because
+    a dripping body outlasts every per-read one. At most ``places`` names are looked up at once, so that names
+    that hang hold up nobody else's.
     """
 
-    def __init__(self, keep: int, read_at_most: int) -> None:
+    def __init__(self, keep: int, read_at_most: int, places: int) -> None:
         self._keep, self._read_at_most = keep, read_at_most
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ttl_dns_cache=10),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            timeout=_NO_TIMEOUT,
-            skip_auto_headers=_SKIPPED_HEADERS,
-            trust_env=False,
-        )
-        # There is no public switch; aiohttp's own test client uses this one. A test of ours holds it.
-        self._session._retry_connection = False
+        self._idle: dict[Origin, deque[_Connection]] = {}
+        self._open: set[_Connection] = set()
+        self._resolver = ThreadPoolExecutor(max_workers=places, thread_name_prefix="resolver")
+        self._addresses: dict[str, tuple[float, list[AddrInfo]]] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send; raises :class:`SendError`."""
-        url = request.extensions.get("url") or yarl.URL(str(request.url), encoded=True)
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
+    async def send(self, origin: Origin, request: bytes) -> Answer:
+        """Send a request, as it goes over the wire, once; raises :class:`SendError`."""
+        connection = await self._connect(origin)
         try:
-            async with self._session.request(
-                request.method,
-                url,
-                headers=headers,
-                data=request.content or None,
-                allow_redirects=False,
-            ) as response:
-                content = await self._read(response)
-                return httpx.Response(response.status, headers=response.raw_headers, content=content)
-        except Exception as error:
-            raise _send_error(error) from error
-
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        kept = b""
-        size = 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if len(kept) < self._keep:
-                kept += chunk[: self._keep - len(kept)]
-            if size > self._read_at_most:
-                response.close()
-                break
-        return kept
+            answer = await connection.exchange(request)
+        except BaseException:
+            connection.abort()
+            raise
+        self._release(connection)
+        return answer
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self._open):
+            connection.abort()
+        self._resolver.shutdown(wait=False, cancel_futures=True)
+
+    async def _connect(self, origin: Origin) -> _Connection:
+        idle = self._idle.get(origin)
+        while idle:
+            kept = idle.pop()
+            if kept.usable(time.monotonic() - _KEEP_ALIVE_SECONDS):
+                return kept
+            kept.abort()
+        secure, host, port = origin
+        addresses = await self._resolve(host, port)
+        try:
+            raw = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_EYEBALLS_DELAY)
+        except OSError as error:
+            message = f"can't connect to {host}:{port}: {error.strerror or error}"
+            raise SendError(FailureKind.CONNECT, message) from error
+        try:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: _Connection(origin, self._keep, self._read_at_most, self._open),
+                sock=raw,
+                ssl=await self._tls_context() if secure else None,
+                server_hostname=host if secure else None,
+            )
+        except (ssl.SSLError, ssl.CertificateError, OSError, EOFError) as error:
+            raw.close()
+            message = f"no TLS connection to {host}:{port}: {error or type(error).__name__}"
+            raise SendError(FailureKind.TLS if secure else FailureKind.CONNECT, message) from error
+        except BaseException:
+            raw.close()
+            raise
+        return connection
+
+    async def _resolve(self, host: str, port: int) -> list[AddrInfo]:
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return [(*info[:4], (info[4][0], port, *info[4][2:])) for info in await self._look_up(host)]
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
+
+    async def _look_up(self, host: str) -> list[AddrInfo]:
+        known = self._addresses.get(host)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        look_up = partial(socket.getaddrinfo, host, 0, type=socket.SOCK_STREAM)
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._resolver, look_up)
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise SendError(FailureKind.DNS, f"the host {host!r} has no address: {reason}") from error
+        if len(self._addresses) >= _DNS_NAMES:
+            self._addresses.clear()
+        self._addresses[host] = time.monotonic() + _DNS_SECONDS, found
+        return found
+
+    async def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:  # reading the system's certificates takes a while: not on the loop
+            context = await asyncio.to_thread(ssl.create_default_context)
+            context.set_alpn_protocols(["http/1.1"])
+            self._tls = self._tls or context
+        return self._tls
+
+    def _release(self, connection: _Connection) -> None:
+        if not connection.reusable:
+            connection.abort()
+            return
+        connection.idle_since = time.monotonic()
+        self._idle.setdefault(connection.origin, deque()).append(connection)
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(_KEEP_ALIVE_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long; what was idle longest stands first."""
+        too_old = time.monotonic() - _KEEP_ALIVE_SECONDS
+        for origin, idle in list(self._idle.items()):
+            while idle and not idle[0].usable(too_old):
+                idle.popleft().abort()
+            if not idle:
+                del self._idle[origin]
+        self._sweeper = None
+        if self._idle:
+            self._sweeper = asyncio.get_running_loop().call_later(_KEEP_ALIVE_SECONDS / 2, self._sweep)
 
 
-def _send_error(error: Exception) -> SendError:
-    """aiohttp's and Python's exceptions by what a user wants to know: how far the request came."""
-    kind = FailureKind.PROTOCOL
-    message = str(error) or type(error).__name__
-    match error:
-        case failures.ClientConnectorDNSError():
-            kind, message = FailureKind.DNS, f"the host {error.host!r} has no address: {error.os_error}"
-        case (
-            failures.ClientConnectorSSLError()
-            | failures.ClientConnectorCertificateError()
-            | failures.ClientSSLError()
-            | ssl.SSLError()
-        ):
-            kind = FailureKind.TLS
-        case failures.ClientConnectorError():
-            kind, message = FailureKind.CONNECT, f"can't connect to {error.host}:{error.port}: {error.strerror}"
-        case failures.ServerDisconnectedError():
-            message = "the target closed the connection before it answered"
-        case failures.InvalidURL() | UnicodeError():
-            kind, message = FailureKind.DNS, f"the URL's host can't be used: {error}"
-        case asyncio.TimeoutError():
-            kind = FailureKind.TIMEOUT
-    return SendError(kind, message)
+class _Connection(asyncio.Protocol):
+    """One connection: one exchange at a time. httptools calls the ``on_…`` methods."""
+
+    def __init__(self, origin: Origin, keep: int, read_at_most: int, registry: set[_Connection]) -> None:
+        self.origin = origin
+        self.idle_since = 0.0
+        self.reusable = False
+        self._keep, self._read_at_most = keep, read_at_most
+        self._registry = registry
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[Answer] | None = None
+        self._reset()
+
+    async def exchange(self, request: bytes) -> Answer:
+        """Send a request and wait for the answer."""
+        if self._transport is None:
+            raise SendError(
+                FailureKind.CONNECT, "the target closed the connection before the request was sent"
+            )
+        self._reset()
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._answer
+
+    def usable(self, not_before: float) -> bool:
+        """Whether it is open, and idle only since ``not_before`` or later."""
+        return self._transport is not None and self.idle_since >= not_before
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+        self._registry.discard(self)
+
+    def _reset(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._header_bytes = 0
+        self._kept = b""
+        self._size = 0
+        self._in_body = False
+        self.reusable = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._registry.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None or self._answer.done():
+            self.reusable = False  # more than was asked for: nothing on this connection can be trusted
+            self.abort()
+            return
+        try:
+            if not self._in_body:
+                self._header_bytes += len(data)
+            self._parser.feed_data(data)
+            if not self._in_body and self._header_bytes > _MAX_HEADER_BYTES:
+                self._fail(f"the answer's header is larger than {_MAX_HEADER_BYTES} bytes")
+        except httptools.HttpParserUpgrade:
+            self._finish(reusable=False)
+        except httptools.HttpParserError as error:
+            self._fail(f"the answer is not HTTP: {error}")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._registry.discard(self)
+        self.reusable = False
+        if self._answer is None or self._answer.done():
+            return
+        if self._in_body and error is None and self._ends_with_connection():
+            self._finish(reusable=False)
+        elif self._header_bytes:
+            self._fail("the target closed the connection in the middle of its answer")
+        else:
+            self._fail(f"the target closed the connection before it answered{f': {error}' if error else ''}")
+
+    # httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._in_body = self._parser.get_status_code() >= 200
+
+    def on_body(self, body: bytes) -> None:
+        self._size += len(body)
+        if len(self._kept) < self._keep:
+            self._kept += body[: self._keep - len(self._kept)]
+        if self._size > self._read_at_most:
+            self._finish(reusable=False)
+
+    def on_message_complete(self) -> None:
+        if self._in_body:
+            self._finish(reusable=self._parser.should_keep_alive())
+        else:  # 100 Continue and the like: the answer is still to come
+            self._headers = []
+            self._header_bytes = 0
+
+    def _ends_with_connection(self) -> bool:
+        names = {name.lower() for name, _ in self._headers}
+        return not names & {b"content-length", b"transfer-encoding"}
+
+    def _finish(self, reusable: bool) -> None:
+        if self._answer is not None and not self._answer.done():
+            self.reusable = reusable and self._transport is not None
+            self._answer.set_result(Answer(self._parser.get_status_code(), self._headers, self._kept))
+
+    def _fail(self, message: str) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(SendError(FailureKind.PROTOCOL, message))

@@ -20,7 +20,6 @@ import uuid
 from typing import Any
 
 import arq
-import httpx
 import msgspec
 from arq.connections import ArqRedis
 
@@ -31,6 +30,7 @@ from app.store.queue import Claimed, Ended
 from app.store.shard import pack, unpack
 from workers import delivery
 from workers.loops import Loop
+from workers.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ async def send(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
 class Worker(arq.Worker):
     """One worker process's work. ``transport`` sends; ``shard`` stores."""
 
-    def __init__(self, shard: Shard, transport: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, shard: Shard, transport: Transport) -> None:
         settings = shard.settings
         super().__init__(
             functions=[arq.func(send, name="send")],
@@ -292,4 +292,3 @@ class Worker(arq.Worker):
     def _now(self) -> int:
         """Redis's clock, in ms, carried on by the monotonic one: this host's may be wrong."""
         return int(time.monotonic() * 1000 + self._clock_offset)
-

@@ -52,7 +52,9 @@ async def get_execution(request: Request) -> Response:
     check_workspace_id(workspace)
     execution = await store.get(request.app.state.shard, workspace, id_)
     if execution is None:
-        raise NotFound(f"There is no execution {id_!r} in {workspace!r}: its id is wrong, or it is kept no more.")
+        raise NotFound(
+            f"There is no execution {id_!r} in {workspace!r}: its id is wrong, or it is kept no more."
+        )
     attempts = [_attempt(number, one) for number, one in enumerate(execution.attempts, 1)]
     return json_response(
         {"success": True, "workspace_id": workspace, "execution": {**_shown(execution), "attempts": attempts}}

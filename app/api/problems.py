@@ -35,9 +35,7 @@ def problem(error: ApiError) -> Response:
     }
     if error.faults:
         body["errors"] = error.faults
-    return Response(
-        _encode(body), error.status, headers=error.headers, media_type="application/problem+json"
-    )
+    return Response(_encode(body), error.status, headers=error.headers, media_type="application/problem+json")
 
 
 async def on_api_error(_: Request, error: Exception) -> Response:

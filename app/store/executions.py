@@ -20,7 +20,11 @@ _result = msgspec.msgpack.Decoder(ArqResult)
 
 _PAGE = 200
 _OPEN_SETS = ("admitted", "backlog", "retrying")
-_SETS_OF_STATE = {State.QUEUED: ("admitted", "backlog"), State.RUNNING: ("admitted",), State.RETRYING: ("retrying",)}
+_SETS_OF_STATE = {
+    State.QUEUED: ("admitted", "backlog"),
+    State.RUNNING: ("admitted",),
+    State.RETRYING: ("retrying",),
+}
 
 Place = tuple[int, str]  # score ms, execution id: the order of a list
 
