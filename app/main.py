@@ -31,7 +31,7 @@ def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
     routes = [*triggers.routes, *executions.routes, *health.routes]
     if settings.echo:
         routes += echo.routes
-    app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)  # type: ignore[arg-type]
+    app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
     app.state.shard = shard
     return app
 

@@ -33,7 +33,17 @@ is_plain_url = re.compile(
 
 # These frame the message or steer the connection: they are the sender's, not the trigger's.
 _FRAMING = frozenset(
-    ["connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
 )
 _OURS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 

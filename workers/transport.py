@@ -15,7 +15,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address
-from typing import cast
+from typing import Any, cast
 
 import aiohappyeyeballs
 import httptools
@@ -24,7 +24,7 @@ from msgspec import Struct
 from app.errors import CronspaceError
 from app.models import FailureKind
 
-# Below the 5 s after which common servers close an idle connection, so that we seldom send into a closing one.
+# Below the 5 s after which common servers close an idle connection: we seldom send into a closing one.
 _KEEP_ALIVE_SECONDS = 4.0
 _DNS_SECONDS = 10.0
 _DNS_NAMES = 10_000  # in the cache
@@ -32,7 +32,7 @@ _MAX_HEADER_BYTES = 65_536
 _EYEBALLS_DELAY = 0.25  # RFC 8305: how long one address gets before the next is tried beside it
 
 Origin = tuple[bool, str, int]  # TLS, host, port
-AddrInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
+AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class SendError(CronspaceError):
@@ -142,8 +142,9 @@ class Transport:
             raise SendError(FailureKind.DNS, f"the host {host!r} has no address: {reason}") from error
         if len(self._addresses) >= _DNS_NAMES:
             self._addresses.clear()
-        self._addresses[host] = time.monotonic() + _DNS_SECONDS, found
-        return found
+        addresses: list[AddrInfo] = list(found)
+        self._addresses[host] = time.monotonic() + _DNS_SECONDS, addresses
+        return addresses
 
     async def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:  # reading the system's certificates takes a while: not on the loop

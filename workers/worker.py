@@ -22,6 +22,7 @@ from typing import Any
 import arq
 import msgspec
 from arq.connections import ArqRedis
+from redis.exceptions import RedisError
 
 from app.config import Settings
 from app.models import Attempt, FailureKind, State
@@ -116,6 +117,8 @@ class Worker(arq.Worker):
                 task.cancel()
             if self.tasks:
                 await asyncio.wait(list(self.tasks.values()))
+            self.finisher.stop()
+            await tasks[self.finisher]
             await self._flush()
         finally:
             for task in tasks.values():
@@ -265,9 +268,11 @@ class Worker(arq.Worker):
     async def _flush(self) -> None:
         """Record the last outcomes; Redis may be slow, but not for ever."""
         deadline = time.monotonic() + _LAST_FLUSH_SECONDS
-        self.finisher.wake()
         while self._ended and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+            try:
+                await self.finish()
+            except (RedisError, OSError):
+                await asyncio.sleep(_COALESCE_SECONDS * 50)
         if self._ended:
             log.error("%d outcomes could not be recorded: their executions run again", len(self._ended))
 

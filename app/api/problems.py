@@ -24,7 +24,7 @@ def json_response(body: Any, status: int = 200) -> Response:
 
 
 def problem(error: ApiError) -> Response:
-    """An error's answer: ``type``, ``title``, ``status``, ``detail``, ``code`` and the ``errors`` of an input."""
+    """An error's answer; ``errors`` has one entry per fault of an input."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": error.title,

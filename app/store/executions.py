@@ -7,13 +7,14 @@ import binascii
 import heapq
 import struct
 from collections.abc import AsyncIterator, Iterable
+from typing import cast
 
 import msgspec
 from msgspec import Struct
 
 from app.keys import FINISHED_STATES, split_execution_id
 from app.models import ArqJob, ArqResult, Execution, State
-from app.store.shard import Shard
+from app.store.shard import Shard, reply
 
 _job = msgspec.msgpack.Decoder(ArqJob)
 _result = msgspec.msgpack.Decoder(ArqResult)
@@ -84,7 +85,8 @@ async def last_slots(shard: Shard, workspace: str, trigger: str) -> list[tuple[i
 
     They outlive their executions.
     """
-    packed = await shard.redis.hget(shard.keys.of(workspace, "last"), trigger) or b""
+    stored = await reply(shard.redis.hget(shard.keys.of(workspace, "last"), trigger))
+    packed = bytes(cast(bytes, stored or b""))
     codes = [State(state) for state in FINISHED_STATES]
     slots = []
     for start in range(0, len(packed), 17):
@@ -99,7 +101,7 @@ async def day_counts(shard: Shard, workspace: str, day: int) -> dict[str, dict[s
     ``due`` and the final states, with their reason where there is one: ``missed:deadline``.
     """
     counts: dict[str, dict[str, int]] = {}
-    for field, number in (await shard.redis.hgetall(shard.keys.of(workspace, f"day:{day}"))).items():
+    for field, number in (await reply(shard.redis.hgetall(shard.keys.of(workspace, f"day:{day}")))).items():
         trigger, what = field.decode().split(":", 1)
         counts.setdefault(trigger, {})[what] = int(number)
     return counts
@@ -131,10 +133,11 @@ async def _load(shard: Shard, ids: list[str]) -> list[Execution | None]:
             pipe.zscore(keys.queue, keys.job_id(id_))
             pipe.zscore(keys.of(split_execution_id(id_)[0], "retrying"), id_)
         replies = await pipe.execute()
-    return [
-        _execution(id_, *replies[index * 3], replies[index * 3 + 1], replies[index * 3 + 2])
-        for index, id_ in enumerate(ids)
-    ]
+    loaded = []
+    for index, id_ in enumerate(ids):
+        (result, job, owner), score, retrying = replies[index * 3 : index * 3 + 3]
+        loaded.append(_execution(id_, result, job, owner, score, retrying))
+    return loaded
 
 
 def _execution(

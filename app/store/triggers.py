@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from app.errors import ReplaceConflict
 from app.models import Changes, Definition, Replaced, Trigger, TriggerSet, pack_definition, unpack_definition
 from app.schedule import parse
-from app.store.shard import Shard, pack, unpack
+from app.store.shard import Shard, pack, reply, unpack
 
 _STAGE_BATCH = 250  # triggers a script call: about 2 ms of Redis's time
 _TRIES = 8
@@ -28,8 +28,8 @@ async def replace(shard: Shard, workspace: str, triggers: Sequence[tuple[str, De
     for _ in range(_TRIES):
         now = await shard.now_ms()
         slots = _FirstSlots(now, int(shard.settings.look_ahead_seconds * 1000))
-        serial = await shard.redis.hincrby(shard.keys.root, "serial", 1)
-        base = int(await shard.redis.hget(shard.keys.of(workspace, "meta"), "revision") or 0)
+        serial = await reply(shard.redis.hincrby(shard.keys.root, "serial", 1))
+        base = int(await reply(shard.redis.hget(shard.keys.of(workspace, "meta"), "revision")) or 0)
         counts: Counter[str] = Counter()
         next_slots: list[int | None] = []
         for start in range(0, len(triggers), _STAGE_BATCH):
@@ -120,7 +120,7 @@ async def read_definitions(shard: Shard, workspace: str, ids: Sequence[str]) -> 
     """The stored definitions of some triggers, None where there is none."""
     if not ids:
         return []
-    found = await shard.redis.hmget(shard.keys.of(workspace, "definitions"), list(ids))
+    found = await reply(shard.redis.hmget(shard.keys.of(workspace, "definitions"), list(ids)))
     return [None if packed is None else unpack_definition(packed) for packed in found]
 
 
