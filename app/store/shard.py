@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib.resources import files
@@ -88,6 +89,12 @@ class Shard:
             script = self._scripts[name] = self.redis.register_script(script_source(name))
         now = "" if self._now is None else self._now()
         return await script(keys=[self.keys.root, *keys], args=[now, *args])
+
+    async def take_chores(self, chores: str, at_most: int, lease_ms: int) -> tuple[list[bytes], bytes]:
+        """Take due members of a ZSET of chores for a lease; returns them and the time they come back, ms."""
+        token = uuid.uuid4().hex
+        taken, later = await self.run("take_chores", at_most, lease_ms, token, keys=(chores,))
+        return taken, later
 
     async def now_ms(self) -> int:
         """Redis's clock, in ms since the epoch."""

@@ -46,7 +46,7 @@ async def refill(shard: Shard, at_most: int = 200) -> int:
 
     A trigger whose slots can't be computed gets an error that its readers see, and holds up no other.
     """
-    chores, _ = await shard.run("take_chores", at_most, _REFILL_LEASE_MS, keys=(shard.keys.refills,))
+    chores, _ = await shard.take_chores(shard.keys.refills, at_most, _REFILL_LEASE_MS)
     if not chores:
         return 0
     wanted = [chore.decode().split(":") for chore in chores]

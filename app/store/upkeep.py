@@ -12,7 +12,7 @@ _PARTS = ("backlog", "retrying", "admitted", "last")
 
 async def clear_removed(shard: Shard) -> int:
     """End the executions of removed triggers, of one workspace; returns how many workspaces had any."""
-    chores, later = await shard.run("take_chores", 1, _LEASE_MS, keys=(shard.keys.clears,))
+    chores, later = await shard.take_chores(shard.keys.clears, 1, _LEASE_MS)
     for workspace in chores:
         for part in _PARTS:
             cursor = b"0"
@@ -27,7 +27,7 @@ async def clear_removed(shard: Shard) -> int:
 
 async def trim_finished(shard: Shard, at_most: int = 20) -> int:
     """Remove executions past their retention, of some workspaces; returns how many were removed."""
-    chores, _ = await shard.run("take_chores", at_most, _LEASE_MS, keys=(shard.keys.trims,))
+    chores, _ = await shard.take_chores(shard.keys.trims, at_most, _LEASE_MS)
     removed = 0
     for workspace in chores:
         removed += await shard.run("trim_finished", shard.policy, workspace, _STEP)

