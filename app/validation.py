@@ -265,7 +265,8 @@ def _placed(index: int, name: str, faults: Iterable[tuple[str, str]]) -> list[Fa
 
 
 def _unknown(name: str, valid: list[str]) -> str:
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    near = [one for one in valid if name and one.startswith(name)]
+    near = near or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(sorted(valid))}"
     return f"unknown field; {hint}"
 

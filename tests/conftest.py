@@ -19,7 +19,7 @@ import pytest
 from app.config import Settings
 from app.store import Shard, connect
 
-START = 1_790_000_000_000  # 2026-09-21T13:33:20Z, a Monday
+START = 1_790_000_000_000  # 2026-09-21T14:13:20Z, a Monday
 
 
 def redis_binaries() -> dict[str, str]:

@@ -46,7 +46,15 @@ expressions = st.tuples(
 # Lord Howe shifts by half an hour, where cronsim's hourly steps leave the minutes it should match: there
 # ours follow Debian's cron, and the oracle does not.
 zones = st.sampled_from(
-    "UTC Europe/Berlin America/New_York Asia/Kolkata America/St_Johns Africa/Cairo Pacific/Apia".split()
+    [
+        "UTC",
+        "Europe/Berlin",
+        "America/New_York",
+        "Asia/Kolkata",
+        "America/St_Johns",
+        "Africa/Cairo",
+        "Pacific/Apia",
+    ]
 )
 moments = st.one_of(
     st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1)),
@@ -155,7 +163,7 @@ def test_slots_reach_to_the_horizon_and_no_further_than_asked() -> None:
         ("R * * * *", "random"),
         ("H(0-9)/3 * * * *", "random or hashed"),
         ("a b c d e", "minute field 'a'"),
-        ("0 0 ١ * *", "not ASCII"),
+        ("0 0 \u0661 * *", "not ASCII"),
     ],
 )
 def test_what_can_not_be_used_is_refused_with_the_field(expression: str, part: str) -> None:

@@ -70,6 +70,7 @@ class Shard:
         self.settings = settings
         self.keys = Keys(number)
         self._now = now
+        self._taker, self._takes = uuid.uuid4().hex[:12], 0
         self._scripts: dict[str, AsyncScript] = {}
         self.policy = pack(
             [
@@ -92,8 +93,10 @@ class Shard:
 
     async def take_chores(self, chores: str, at_most: int, lease_ms: int) -> tuple[list[bytes], bytes]:
         """Take due members of a ZSET of chores for a lease; returns them and the time they come back, ms."""
-        token = uuid.uuid4().hex
-        taken, later = await self.run("take_chores", at_most, lease_ms, token, keys=(chores,))
+        self._takes += 1
+        taken, later = await self.run(
+            "take_chores", at_most, lease_ms, self._taker, self._takes, keys=(chores,)
+        )
         return taken, later
 
     async def now_ms(self) -> int:
