@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from app.clock import day_of
 from app.models import Attempt, Definition
-from app.store import Shard, executions, queue, triggers
+from app.store import Shard, executions, queue
 from app.store.queue import Claimed, Ended
 
 EVERY_MINUTE = "* * * * *"
@@ -87,9 +87,13 @@ class Target:
         self.url = ""
         self.hold = asyncio.Event()
         self.hold.set()
+        self._serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving[task] = writer
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -117,17 +121,12 @@ class Target:
         """Listen until the block ends."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        tasks = asyncio.all_tasks()
         try:
             yield self
         finally:
             server.close()
-            self.hold.set()
-            for task in asyncio.all_tasks() - tasks:
-                if "Target._serve" in repr(task):
-                    task.cancel()
-
-
-async def replace(shard: Shard, workspace: str, set_: list[tuple[str, Definition]]) -> Any:
-    """Short for the store's replace."""
-    return await triggers.replace(shard, workspace, set_)
+            for task, writer in self._serving.items():
+                task.cancel()
+                writer.transport.abort()
+            await asyncio.gather(*self._serving, return_exceptions=True)
+            await asyncio.sleep(0)  # the loop closes aborted transports in its next round

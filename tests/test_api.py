@@ -198,7 +198,17 @@ async def test_semantic_faults_of_several_triggers_are_listed_at_once(client: ht
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"null", b'{"triggers": {}}', b'{"triggers": [', b"\xff\xfe", b'{"triggers": 1}', b"{}"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"triggers": {}}',
+        b'{"triggers": [',
+        b"\xff\xfe",
+        b'{"triggers": 1}',
+        b"{}",
+    ],
 )
 async def test_a_malformed_body_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
     response = await client.post(PATH, content=body)
@@ -305,7 +315,8 @@ async def test_open_executions_are_listed_with_their_state(
 
 
 @pytest.mark.parametrize(
-    "query", ["state=done", "limit=0", "limit=x", "limit=501", "cursor=%%%", "cursor=abc", "sort=x", "trigger=a b"]
+    "query",
+    ["state=done", "limit=0", "limit=x", "limit=501", "cursor=%%%", "cursor=abc", "sort=x", "trigger=a b"],
 )
 async def test_a_bad_query_is_refused(client: httpx.AsyncClient, query: str) -> None:
     response = await client.get(f"/api/workspaces/acme/executions?{query}")

@@ -89,6 +89,7 @@ class Transport:
             self._sweeper.cancel()
         for connection in list(self._open):
             connection.abort()
+        await asyncio.sleep(0)  # the loop closes aborted connections in its next round
         self._resolver.shutdown(wait=False, cancel_futures=True)
 
     async def _connect(self, origin: Origin) -> _Connection:

@@ -191,15 +191,14 @@ class Worker(arq.Worker):
         return 0 if self._ended else self.settings.poll_seconds
 
     async def renew(self) -> float:
-        """Extend every lease, three times within its length."""
-        if self._held:
-            begun = time.monotonic()
-            held = {id_: one.token for id_, one in self._held.items()}
-            lost = await queue.renew(self._shard, held)
-            for id_, token in held.items():
-                one = self._held.get(id_)
-                if one is not None and one.token == token and id_ not in lost:
-                    one.until = begun + self.settings.lease_seconds
+        """Extend every lease, three times within its length. Without any it is a sign of life all the same."""
+        begun = time.monotonic()
+        held = {id_: one.token for id_, one in self._held.items()}
+        lost = await queue.renew(self._shard, held)
+        for id_, token in held.items():
+            one = self._held.get(id_)
+            if one is not None and one.token == token and id_ not in lost:
+                one.until = begun + self.settings.lease_seconds
         return self.settings.lease_seconds / 3
 
     async def clean(self) -> float:
