@@ -10,16 +10,17 @@
 
 use_policy(ARGV[2])
 local workspace, part, cursor, limit = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local taken_until = ARGV[7]
 local ended = 0
 
 if part == 'last' then
-  local page = redis.call('HSCAN', of(workspace, 'last'), ARGV[5], 'COUNT', limit)
+  local page = redis.call('HSCAN', of(workspace, 'last'), whole(cursor), 'COUNT', limit)
   for index = 1, #page[2], 2 do
     if redis.call('HEXISTS', of(workspace, 'states'), page[2][index]) == 0 then
       redis.call('HDEL', of(workspace, 'last'), page[2][index])
     end
   end
-  if page[1] == '0' and redis.call('ZSCORE', clears_key, workspace) == ARGV[7] then
+  if page[1] == '0' and redis.call('ZSCORE', clears_key, workspace) == taken_until then
     redis.call('ZREM', clears_key, workspace)
   end
   return { page[1], 0 }

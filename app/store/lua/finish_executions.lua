@@ -13,6 +13,8 @@
 
 use_policy(ARGV[2])
 
+local outcomes = cmsgpack.unpack(ARGV[3])
+
 local function finish(id, token, what, delay, attempt)
   local owner = redis.call('GET', owner_key(id))
   if not owner or string.sub(owner, 1, #token + 1) ~= token .. '|' then
@@ -51,7 +53,7 @@ local function finish(id, token, what, delay, attempt)
 end
 
 local reply = {}
-for index, outcome in ipairs(cmsgpack.unpack(ARGV[3])) do
+for index, outcome in ipairs(outcomes) do
   reply[index] = finish(unpack(outcome))
 end
 return reply

@@ -10,9 +10,10 @@
 
 local workspace, serial = ARGV[2], tonumber(ARGV[3])
 local batch = cmsgpack.unpack(ARGV[4])
+local stage = 'stage:' .. ARGV[3] .. ':'
 
 local function staged(part)
-  return of(workspace, 'stage:' .. ARGV[3] .. ':' .. part)
+  return of(workspace, stage .. part)
 end
 
 local ids = {}

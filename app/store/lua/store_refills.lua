@@ -6,6 +6,7 @@
 -- RETURNS: how many were stored
 --#include _keys
 
+local refills = cmsgpack.unpack(ARGV[2])
 local RETRY_MS = 300000 -- what can't be computed is tried again: a zone may come with an update
 
 local function store(workspace, trigger, version, base, slots, problem)
@@ -43,7 +44,7 @@ local function store(workspace, trigger, version, base, slots, problem)
 end
 
 local stored = 0
-for _, refill in ipairs(cmsgpack.unpack(ARGV[2])) do
+for _, refill in ipairs(refills) do
   stored = stored + store(unpack(refill))
 end
 return stored
