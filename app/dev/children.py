@@ -32,11 +32,13 @@ class Guard:
         self.pipe = -1  # the write end: children announce themselves there
         self._inherited = () if lock is None else (lock,)
         self._known: dict[int, int] = {}
+        self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start it, and keep it running."""
-        self._task = asyncio.create_task(self._keep(await self._spawn()))
+        process, self.pipe = await self._spawn()
+        self._task = asyncio.create_task(self._keep(process))
 
     def note(self, pid: int, order: int) -> None:
         """Remember a child, which has announced itself, for a guard that has to be started again."""
@@ -45,17 +47,20 @@ class Guard:
     def forget(self, pid: int) -> None:
         """A child has ended."""
         del self._known[pid]
-        with suppress(BrokenPipeError):  # the guard died; the next one gets the list as it is then
-            os.write(self.pipe, b"-%d\n" % pid)
+        self._tell(b"-%d" % pid)
 
     async def stop(self) -> None:
         """Let it go: it ends what it knows of, and then itself."""
         if self._task is not None:
-            pipe, self.pipe = self.pipe, -1
-            os.close(pipe)
+            self._stopping = True
+            os.close(self.pipe)
             await self._task
 
-    async def _spawn(self) -> Process:
+    def _tell(self, line: bytes) -> None:
+        with suppress(BrokenPipeError):  # it died; the next one is told what is so then
+            os.write(self.pipe, line + b"\n")
+
+    async def _spawn(self) -> tuple[Process, int]:
         read, write = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -66,22 +71,28 @@ class Guard:
             raise
         finally:
             os.close(read)
-        self.pipe = write
-        return process
+        return process, write
 
     async def _keep(self, process: Process) -> None:
         while True:
             await process.wait()
-            if self.pipe < 0:
+            if self._stopping:
                 return
-            await asyncio.sleep(_FIRST_PAUSE)
-            if self.pipe < 0:
-                return
+            try:
+                process, write = await self._spawn()
+            except OSError as error:
+                say(f"the guard could not be started again ({error.strerror})")
+                await asyncio.sleep(_FIRST_PAUSE)
+                continue
+            if self._stopping:
+                os.close(write)
+                continue
+            # Only now: a child that starts meanwhile must not meet another file under the old number.
             os.close(self.pipe)
-            process = await self._spawn()
+            self.pipe = write
             for pid, order in self._known.items():
-                with suppress(BrokenPipeError):
-                    os.write(self.pipe, b"+%d %d\n" % (pid, order))
+                self._tell(b"+%d %d" % (pid, order))
+            await asyncio.sleep(_FIRST_PAUSE)  # no faster than this, if it keeps dying
 
 
 class Child:

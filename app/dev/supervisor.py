@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from redis.exceptions import BusyLoadingError, RedisError
+from redis.exceptions import RedisError
 
 from app.config import Settings, load_settings
 from app.dev import demo, embedded, folder, options
@@ -98,6 +98,8 @@ class Supervisor:
         """Run until a signal; ends every child, whatever happens."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # run with nohup
             loop.add_signal_handler(number, self._on_signal)
         work = asyncio.create_task(self._work())
         stop = asyncio.create_task(self._stop.wait())
@@ -134,8 +136,10 @@ class Supervisor:
             await self._until(lambda: _is_healthy(self._port), "the API does not answer")
             await self._until(lambda: _has_pulse(shard, started), "the worker does not work")
             has_demo = self._binary is not None and await demo.load(shard, self._port)
-        except (RedisError, OSError) as error:
-            raise DevError(f"Redis can't be used: {error or type(error).__name__}") from error
+        except RedisError as error:
+            raise DevError(f"Redis can't be used: {str(error) or type(error).__name__}") from error
+        except OSError as error:
+            raise DevError(f"can't start: {error}") from error
         finally:
             await shard.redis.aclose()
         for child in self._children():
@@ -203,9 +207,7 @@ class Supervisor:
         async def answers() -> bool:
             try:
                 return bool(await shard.redis.ping())
-            except BusyLoadingError:
-                return False
-            except (RedisError, OSError):
+            except (RedisError, OSError):  # not there yet, or still reading its file
                 return False
 
         await self._until(answers, "Redis does not answer")
