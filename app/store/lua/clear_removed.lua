@@ -9,12 +9,12 @@
 --#include _end
 
 use_policy(ARGV[2])
-local workspace, part, cursor, limit = ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local workspace, part, cursor, limit = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local taken_until = ARGV[7]
 local ended = 0
 
 if part == 'last' then
-  local page = redis.call('HSCAN', of(workspace, 'last'), whole(cursor), 'COUNT', limit)
+  local page = redis.call('HSCAN', of(workspace, 'last'), cursor, 'COUNT', limit)
   for index = 1, #page[2], 2 do
     if redis.call('HEXISTS', of(workspace, 'states'), page[2][index]) == 0 then
       redis.call('HDEL', of(workspace, 'last'), page[2][index])
@@ -26,7 +26,8 @@ if part == 'last' then
   return { page[1], 0 }
 end
 
-local ids = redis.call('ZRANGE', of(workspace, part), cursor, cursor + limit - 1)
+local start = tonumber(cursor)
+local ids = redis.call('ZRANGE', of(workspace, part), start, start + limit - 1)
 for _, id in ipairs(ids) do
   local packed = redis.call('GET', job_key(id))
   local _, trigger = split_id(id)
@@ -44,4 +45,4 @@ end
 if #ids < limit then
   return { '0', ended }
 end
-return { whole(cursor + limit - ended), ended }
+return { whole(start + limit - ended), ended }
