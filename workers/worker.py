@@ -191,7 +191,7 @@ class Worker(arq.Worker):
         return 0 if self._ended else self.settings.poll_seconds
 
     async def renew(self) -> float:
-        """Extend every lease, three times within its length. Without any it is a sign of life all the same."""
+        """Extend every lease, three times within its length; without any it is still a sign of life."""
         begun = time.monotonic()
         held = {id_: one.token for id_, one in self._held.items()}
         lost = await queue.renew(self._shard, held)
