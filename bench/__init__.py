@@ -1,1 +1,1 @@
-"""Side-by-side measurements on one machine; `make bench` prints a table and writes it as JSON."""
+"""The benchmark: ours and its peers side by side, on this machine, in one run (`python -m bench`)."""

@@ -6,14 +6,13 @@ nginx where installed; else a small asyncio server that does nothing but answer.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import shutil
-import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import uvloop
 
@@ -61,24 +60,23 @@ class Target:
         self._log = folder / "arrivals"
         nginx = None if delay else shutil.which("nginx")
         self.kind = "nginx" if nginx else "asyncio"
-        self._process: subprocess.Popen[bytes] | multiprocessing.Process
+        self._log.touch()
         if nginx:
             configuration = folder / "nginx.conf"
             configuration.write_text(_NGINX.format(folder=folder, port=self.port))
-            self._process = subprocess.Popen([nginx, "-p", str(folder), "-c", str(configuration)])
+            error_log = str(folder / "error.log")
+            command = [nginx, "-p", str(folder), "-c", str(configuration), "-e", error_log]
         else:
-            self._log.touch()
-            self._process = multiprocessing.get_context("spawn").Process(
-                target=_serve, args=(self.port, delay, str(self._log)), daemon=True
-            )
-            self._process.start()
+            command = [sys.executable, "-m", "bench.target", str(self.port), str(delay), str(self._log)]
+        self._process = subprocess.Popen(command, cwd=Path(__file__).resolve().parent.parent)
         deadline = time.monotonic() + 10
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
                 break
             except OSError:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    self.close()
                     raise
                 time.sleep(0.02)
 
@@ -101,18 +99,17 @@ class Target:
 
     def close(self) -> None:
         """Stop it."""
-        self._process.terminate()
-        self._process.join() if isinstance(self._process, multiprocessing.Process) else self._process.wait()
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._process.wait()
 
 
 def _serve(port: int, delay: float, log: str) -> None:
     answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     class Protocol(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
-            self.transport = transport
+            self.transport = cast(asyncio.Transport, transport)
             self.pending = b""
 
         def data_received(self, data: bytes) -> None:
@@ -126,7 +123,7 @@ def _serve(port: int, delay: float, log: str) -> None:
                 if len(rest) < size:
                     return
                 self.pending = rest[size:]
-                record.write(f"{time.time():.3f} {head.split(b' ', 2)[1].decode()}\n")
+                record.write(f"{time.time():.6f} {head.split(b' ', 2)[1].decode()}\n")
                 if delay:
                     asyncio.get_running_loop().call_later(delay, self.answer)
                 else:
@@ -145,3 +142,7 @@ def _serve(port: int, delay: float, log: str) -> None:
 
     with open(log, "a") as record:
         uvloop.run(main())
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3])
