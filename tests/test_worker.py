@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,11 +44,31 @@ async def worker_running(shard: Shard) -> AsyncIterator[Worker]:
         await worker.close()
 
 
-async def start_process(redis_url: str, **environment: str) -> asyncio.subprocess.Process:
-    """A worker process."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app", "worker", env={**os.environ, "REDIS_URL": redis_url, **environment}
-    )
+StartProcess = Callable[..., Awaitable[asyncio.subprocess.Process]]
+
+
+@pytest.fixture
+async def start_process(redis_url: str) -> AsyncIterator[StartProcess]:
+    """Starts worker processes; none outlives its test."""
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start(**environment: str) -> asyncio.subprocess.Process:
+        started.append(
+            await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "app",
+                "worker",
+                env={**os.environ, "REDIS_URL": redis_url, **environment},
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def in_seconds(moment: float) -> str:
@@ -97,12 +117,12 @@ async def test_a_failing_target_is_tried_again_after_1_and_2_seconds(make_shard:
         assert len({request.headers["webhook-id"] for request in target.received}) == 1
 
 
-async def test_a_killed_worker_loses_nothing(redis_url: str, make_shard: ShardFactory) -> None:
+async def test_a_killed_worker_loses_nothing(start_process: StartProcess, make_shard: ShardFactory) -> None:
     shard = make_shard(real_time=True)
     settings = {"CRONSPACE_LEASE_SECONDS": "2", "CRONSPACE_MAX_CONCURRENCY": "0"}
     async with Target().running() as target:
         target.hold.clear()  # requests are under way when the worker dies
-        doomed = await start_process(redis_url, **settings)
+        doomed = await start_process(**settings)
         cron = in_seconds(time.time() + 3)
         await triggers.replace(shard, "acme", numbered(40, cron, url=target.url))
         await eventually(lambda: len(target.received) >= 40)
@@ -110,7 +130,7 @@ async def test_a_killed_worker_loses_nothing(redis_url: str, make_shard: ShardFa
         await doomed.wait()
         killed = time.time()
         target.hold.set()
-        heir = await start_process(redis_url, **settings)
+        heir = await start_process(**settings)
 
         async def all_ended() -> bool:
             return await shard.redis.zcard(shard.keys.of("acme", "succeeded")) == 40
@@ -127,7 +147,7 @@ async def test_a_killed_worker_loses_nothing(redis_url: str, make_shard: ShardFa
 
 
 async def test_a_stopping_worker_finishes_what_runs_and_hands_the_rest_back(
-    redis_url: str, make_shard: ShardFactory
+    start_process: StartProcess, make_shard: ShardFactory
 ) -> None:
     shard = make_shard(real_time=True)
     slow = asyncio.Event()
@@ -139,7 +159,7 @@ async def test_a_stopping_worker_finishes_what_runs_and_hands_the_rest_back(
         writer.write(OK)
 
     async with Target(answer).running() as target:
-        first = await start_process(redis_url, CRONSPACE_GRACE_SECONDS="1")
+        first = await start_process(CRONSPACE_GRACE_SECONDS="1")
         cron = in_seconds(time.time() + 3)
         quick = [(f"q{i}", define(cron, url=f"{target.url}/quick")) for i in range(4)]
         await triggers.replace(shard, "acme", [*quick, ("s", define(cron, url=f"{target.url}/slow"))])
@@ -150,7 +170,7 @@ async def test_a_stopping_worker_finishes_what_runs_and_hands_the_rest_back(
         assert time.monotonic() - begun < 5
         assert await shard.redis.zcard(shard.keys.of("acme", "succeeded")) == 4
         slow.set()
-        second = await start_process(redis_url)
+        second = await start_process()
 
         async def all_ended() -> bool:
             return await shard.redis.zcard(shard.keys.of("acme", "succeeded")) == 5
@@ -370,13 +390,12 @@ async def test_arqs_health_check_works_and_survives_one_worker_stopping(
 
 
 async def test_several_workers_share_the_work_and_send_each_once(
-    redis_url: str, make_shard: ShardFactory
+    start_process: StartProcess, make_shard: ShardFactory
 ) -> None:
     shard = make_shard(real_time=True)
     async with Target().running() as target:
         workers = [
-            await start_process(redis_url, CRONSPACE_MAX_JOBS="5", CRONSPACE_WORKER_NAME=f"w{i}")
-            for i in range(3)
+            await start_process(CRONSPACE_MAX_JOBS="5", CRONSPACE_WORKER_NAME=f"w{i}") for i in range(3)
         ]
         await triggers.replace(shard, "acme", numbered(60, "*/2 * * * * *", url=target.url))
         await eventually(lambda: len(target.received) >= 180, 30)
