@@ -88,7 +88,13 @@ class Dev:
 
     def find_children(self) -> dict[str, int]:
         """Its children by kind; remembered for the end."""
-        kinds = {"guard.py watch": "guard", "redis-server": "redis", "app api": "api", "app worker": "worker"}
+        kinds = {
+            "guard.py watch": "guard",
+            "--unixsocket": "redis",
+            "unixsocket:": "redis",
+            "app api": "api",
+            "app worker": "worker",
+        }
         for pid, (parent, _, line) in processes().items():
             if parent == self.process.pid:
                 for part, kind in kinds.items():
