@@ -204,6 +204,46 @@ async def test_one_tenant_with_ten_thousand_due_slots_holds_up_nobody(make_shard
         await accounts_balance(shard, "greedy", *await today(shard))
 
 
+REPLACE_LARGE_SETS = """
+import asyncio, sys
+from app.config import Settings
+from app.models import Definition
+from app.store import Shard, connect, triggers
+
+async def main():
+    settings = Settings(redis_url=sys.argv[1])
+    shard = Shard(connect(settings), settings)
+    for day in range(1, 5):
+        one = Definition(cron=f"0 0 {day} 1 *", url="http://127.0.0.1:9/", method="POST")
+        await triggers.replace(shard, "big", [(str(index), one) for index in range(10_000)])
+    await shard.redis.aclose()
+
+asyncio.run(main())
+"""
+
+
+async def test_large_replaces_leave_other_workspaces_on_time(
+    redis_url: str, make_shard: ShardFactory
+) -> None:
+    shard = make_shard(real_time=True)
+    async with Target().running() as target, worker_running(make_shard(real_time=True)):
+        for index in range(10):
+            one = define("* * * * * *", url=target.url)
+            await triggers.replace(shard, f"small-{index}", [("t", one)])
+        await eventually(lambda: len(target.received) >= 10)
+        begun = time.time()
+        replacing = await asyncio.create_subprocess_exec(sys.executable, "-c", REPLACE_LARGE_SETS, redis_url)
+        assert await replacing.wait() == 0
+        await eventually(lambda: time.time() > begun + 2.5)
+        late = [
+            request.at - int(request.headers["webhook-id"].rsplit(":", 1)[1]) / 1000
+            for request in target.received
+            if request.at > begun
+        ]
+        assert len(late) >= 20
+        assert sorted(late)[int(len(late) * 0.9)] < 0.5
+
+
 class LossyProxy:
     """Between a client and Redis: drops the connection after a script ran, before its reply."""
 

@@ -1,0 +1,70 @@
+"""The forms of REDIS_URL: user, password, database, TLS with a CA of one's own, unix sockets."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import RedisServer, redis_binaries
+from helpers import numbered
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from app.config import Settings
+from app.store import Shard, connect, triggers
+
+pytestmark = pytest.mark.anyio
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def uses(url: str, **settings: str) -> int:
+    """Replace a set through a URL; returns in which database it landed."""
+    given = Settings(redis_url=url, **settings)
+    shard = Shard(connect(given), given)
+    try:
+        await triggers.replace(shard, "acme", numbered(2))
+        return int(shard.redis.connection_pool.connection_kwargs.get("db", 0))
+    finally:
+        await shard.redis.aclose()
+
+
+async def test_user_password_and_database() -> None:
+    port = free_port()
+    binary = next(iter(redis_binaries().values()))
+    user = ["--user", "scheduler", "on", ">secret%1", "~*", "&*", "+@all"]
+    server = RedisServer(binary, "--port", str(port), "--bind", "127.0.0.1", *user)
+    try:
+        assert await uses(f"redis://scheduler:secret%251@127.0.0.1:{port}/3") == 3
+        assert await uses(server.url(5)) == 5
+    finally:
+        server.close()
+
+
+@pytest.mark.skipif("system" not in redis_binaries(), reason="the embedded Redis is built without TLS")
+async def test_tls_with_a_ca_file(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "ca.pem"
+    subprocess.run(  # noqa: ASYNC221 - before anything else runs
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    port = free_port()
+    tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    server = RedisServer(
+        redis_binaries()["system"], *tls, "--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no"
+    )
+    try:
+        assert await uses(f"rediss://localhost:{port}/1", redis_ca_file=str(certificate)) == 1
+        with pytest.raises(RedisConnectionError, match="certificate"):
+            await uses(f"rediss://localhost:{port}/1")
+    finally:
+        server.close()
