@@ -95,8 +95,3 @@ def load_in_time(lead: float, load: Callable[[int], list[Due]]) -> list[Due]:
         if time.time() < slot - _START_SECONDS:
             return dues
         lead *= 2
-
-
-def sleep_until(moment: float) -> None:
-    """Sleep until a time (s since the epoch)."""
-    time.sleep(max(0.0, moment - time.time()))

@@ -24,7 +24,7 @@ class Side(Protocol):
     """A scheduler of HTTP requests on Redis."""
 
     name: str
-    lead: float  # seconds in which it stores 10,000 triggers on a common machine
+    lead: float  # s from before storing 10,000 triggers until they are due; enough on a common machine
 
     def load(self, redis: RedisServer, dues: Sequence[Due], target: str) -> None:
         """Store triggers that send to ``target``, in the place of those stored before."""
@@ -36,7 +36,7 @@ class Side(Protocol):
 class Ours:
     """Cronspace, with its default settings."""
 
-    name, lead = "ours", 8.0
+    name, lead = "ours", 5.0
 
     def load(self, redis: RedisServer, dues: Sequence[Due], target: str) -> None:
         """By the store's replace, a workspace at a time."""
@@ -50,7 +50,7 @@ class Ours:
 class BullMQ:
     """BullMQ on node; ``modules`` is the folder that it is installed in."""
 
-    name, lead = "bullmq", 20.0
+    name, lead = "bullmq", 6.0
 
     def __init__(self, modules: Path) -> None:
         self._node = shutil.which("node") or "node"
@@ -79,7 +79,7 @@ class BullMQ:
 class StockArq:
     """arq as it comes: it has no schedules by data, so that a job per slot is put into its queue."""
 
-    name, lead = "arq", 12.0
+    name, lead = "arq", 6.0
 
     def load(self, redis: RedisServer, dues: Sequence[Due], target: str) -> None:
         """One deferred job per slot."""
