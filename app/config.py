@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -134,12 +133,12 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         raise ConfigError(
             f"CRONSPACE_LOG_LEVEL is {settings.log_level!r}: use one of {', '.join(LOG_LEVELS)}"
         )
-    if urlsplit(settings.redis_url).scheme not in ("redis", "rediss", "unix"):
+    if not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigError("REDIS_URL must begin with redis://, rediss:// or unix://")
     return settings
 
 
-# Set for the client commands and by `cronspace dev` for its children; not settings of the product.
+# Set for the client commands; not settings of the product.
 RESERVED = frozenset({"CRONSPACE_URL", "CRONSPACE_KEY"})
 
 

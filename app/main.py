@@ -18,21 +18,20 @@ from app.store import Shard, connect
 
 
 def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
-    """The application; with ``shard`` it uses that one and leaves it open."""
+    """The application; a given ``shard`` is left open at the end, one of its own is closed."""
+    used = shard or Shard(connect(settings), settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        if shard is None:
-            app.state.shard = Shard(connect(settings), settings)
         yield
         if shard is None:
-            await app.state.shard.redis.aclose()
+            await used.redis.aclose()
 
     routes = [*triggers.routes, *executions.routes, *health.routes]
     if settings.echo:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
-    app.state.shard = shard
+    app.state.shard = used
     return app
 
 

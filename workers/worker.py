@@ -110,7 +110,7 @@ class Worker(arq.Worker):
             for loop in taking:
                 loop.stop()
             tasks[self.listener].cancel()
-            await asyncio.wait([tasks[loop] for loop in taking])
+            await asyncio.wait([tasks[loop] for loop in taking], timeout=self.settings.grace_seconds)
             if self.tasks:
                 await asyncio.wait(list(self.tasks.values()), timeout=self.settings.grace_seconds)
             for task in self.tasks.values():

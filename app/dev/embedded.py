@@ -20,6 +20,7 @@ from app.errors import DevError
 NAMES = ("redis-server", "valkey-server")
 _LONGEST_SOCKET_PATH = 100  # bytes; the systems' bounds are 104 (macOS) and 108 (Linux), with the final NUL
 _MAJOR_FILE = "redis-major"  # in the data folder: the newest major version that wrote there
+LOG_NAME = "redis.log"  # in the data folder
 _MULTI_PART = "appendonlydir"  # where Redis 7 and newer keep the append-only file, and 6 does not look
 
 
@@ -129,6 +130,7 @@ def command(binary: Binary, data: Path, socket: Path) -> list[str]:
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
         "loglevel": "warning",
+        "logfile": str(data / LOG_NAME),
     }
     return [str(binary.path), *(part for name, value in options.items() for part in (f"--{name}", value))]
 

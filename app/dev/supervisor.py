@@ -210,7 +210,8 @@ class Supervisor:
             except (RedisError, OSError):  # not there yet, or still reading its file
                 return False
 
-        await self._until(answers, "Redis does not answer")
+        log = f" (its log: {self._given.data / embedded.LOG_NAME})" if self._binary is not None else ""
+        await self._until(answers, f"Redis does not answer{log}")
         if self._binary is not None:
             embedded.note_version(self._given.data, self._binary)
 

@@ -17,6 +17,7 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
 
 from app.config import Settings
+from app.errors import ConfigError
 from app.keys import Keys
 
 _INCLUDE = re.compile(r"^--#include (\w+)\n", re.MULTILINE)
@@ -31,19 +32,22 @@ def connect(settings: Settings) -> Redis:
     """A client for ``REDIS_URL``.
 
     A command is repeated when its connection breaks, although it may have run: every script of ours is safe
-    to run twice with the same arguments.
+    to run twice with the same arguments. Raises :class:`ConfigError` for a URL that can't be read.
     """
     options: dict[str, Any] = {}
     if settings.redis_url.startswith("rediss://") and settings.redis_ca_file:
         options["ssl_ca_certs"] = settings.redis_ca_file
-    client: Redis = Redis.from_url(
-        settings.redis_url,
-        socket_connect_timeout=3,
-        socket_timeout=5,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), 3),
-        retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
-        **options,
-    )
+    try:
+        client: Redis = Redis.from_url(
+            settings.redis_url,
+            socket_connect_timeout=3,
+            socket_timeout=5,
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), 3),
+            retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
+            **options,
+        )
+    except ValueError as error:
+        raise ConfigError(f"REDIS_URL can't be read: {error}") from error
     return client
 
 
