@@ -47,6 +47,9 @@ _HORIZON_YEARS = 41
 
 _EPOCH = datetime(1970, 1, 1)
 
+# Clocks were never set back by more than a day (at the date line).
+_MOST_SET_BACK = timedelta(days=2)
+
 # What croniter raises for input that it can't read: its own errors, and at odd tokens the plain ones.
 _CRONITER_ERRORS = (CroniterError, ValueError, KeyError, TypeError, IndexError)
 
@@ -139,13 +142,23 @@ class Cron:
     def _iterate_elapsed(self, start: datetime, zone: str) -> Iterator[int]:
         """Walk the stretches of constant offset: elapsed time decides."""
         tz = load_zone(zone)
-        for begin, end in _stretches(start, zone):
+        begin, just_before = start, start
+        while begin.year < 9998:
+            end = _stretch_end(begin, zone)
             offset = _offset(begin, tz)
-            just_before = begin if begin == start else begin - timedelta(seconds=1)
+            latest = begin
             for naive in self._naive(just_before + offset):
                 if naive - offset >= end:
                     break
-                yield _ms(naive - offset)
+                latest = naive - offset
+                yield _ms(latest)
+            else:
+                return
+            # The wall clock shows nothing that matches before `naive`. So skip what lies well before it, but
+            # not what clocks set back at the end of this stretch may show again.
+            far = naive - offset - 2 * _MOST_SET_BACK
+            begin = max(end, far) if end - latest > _MOST_SET_BACK else end
+            just_before = begin - timedelta(seconds=1)
 
     def _naive(self, after: datetime) -> Iterator[datetime]:
         """Every matching wall-clock time after ``after``, as naive datetimes in whole seconds."""
@@ -202,10 +215,21 @@ class Cron:
                 yield day
 
 
-@lru_cache(maxsize=16_384)
 def parse(expression: str) -> Cron:
     """The :class:`Cron` of an expression, from a cache; raises :class:`InvalidSchedule`."""
-    return Cron(expression)
+    found = _parse_cached(expression)
+    if isinstance(found, str):
+        raise InvalidSchedule(found)
+    return found
+
+
+@lru_cache(maxsize=16_384)
+def _parse_cached(expression: str) -> Cron | str:
+    """The schedule, or what is wrong with the expression: to find that out can be the dearer part."""
+    try:
+        return Cron(expression)
+    except InvalidSchedule as error:
+        return str(error)
 
 
 @lru_cache(maxsize=1024)
@@ -315,17 +339,12 @@ def _offset(moment: datetime, tz: ZoneInfo) -> timedelta:
     return _known(moment.replace(tzinfo=UTC).astimezone(tz).utcoffset())
 
 
-def _stretches(start: datetime, zone: str) -> Iterator[tuple[datetime, datetime]]:
-    """Stretches of constant offset from ``start`` on, as naive UTC (first moment, first moment after).
-
-    A stretch ends with the year at the latest, so that nothing is computed before it is needed.
-    """
-    begin = start
-    for year in range(start.year, 9999):
-        for end in (*_changes(zone, year), datetime(year + 1, 1, 1)):
-            if end > begin:
-                yield begin, end
-                begin = end
+def _stretch_end(begin: datetime, zone: str) -> datetime:
+    """The first moment after a stretch of constant offset; with the year it ends at the latest."""
+    for change in _changes(zone, begin.year):
+        if change > begin:
+            return change
+    return datetime(begin.year + 1, 1, 1)
 
 
 @lru_cache(maxsize=4096)

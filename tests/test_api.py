@@ -131,6 +131,10 @@ GOOD = {"cron": "* * * * *", "url": "http://127.0.0.1/x", "method": "POST"}
         ({"url": "http://x:99999/"}, ".url", "port"),
         ({"url": "http://x:0/"}, ".url", "port"),
         ({"url": "http://[::1/"}, ".url", "not a valid URL"),
+        ({"url": "http://*/"}, ".url", "name of a host"),
+        ({"url": "http://xn--/"}, ".url", "name of a host"),
+        ({"url": "http://a%2fb/"}, ".url", "host"),
+        ({"url": "http://a..b/"}, ".url", "name of a host"),
         ({"url": "http://x/" + "a" * 9000}, ".url", "longer"),
         ({"headers": {"A b": "1"}}, ".headers['A b']", "header name"),
         ({"headers": {"A": "1\r\nB: 2"}}, ".headers['A']", "header value"),
@@ -316,7 +320,17 @@ async def test_open_executions_are_listed_with_their_state(
 
 @pytest.mark.parametrize(
     "query",
-    ["state=done", "limit=0", "limit=x", "limit=501", "cursor=%%%", "cursor=abc", "sort=x", "trigger=a b"],
+    [
+        "state=done",
+        "limit=0",
+        "limit=x",
+        "limit=501",
+        "limit=0000000019999",
+        "cursor=%%%",
+        "cursor=abc",
+        "sort=x",
+        "trigger=a b",
+    ],
 )
 async def test_a_bad_query_is_refused(client: httpx.AsyncClient, query: str) -> None:
     response = await client.get(f"/api/workspaces/acme/executions?{query}")

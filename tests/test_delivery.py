@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import resource
+import socket
 import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -314,3 +316,70 @@ async def test_a_definition_that_can_not_be_sent_fails_at_once(transport: Transp
     assert ended.what == "failed"
     assert ended.attempt is not None
     assert ended.attempt.kind == "internal"
+
+
+def floods(begin: bytes, again: bytes) -> Any:
+    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(begin)
+        while True:
+            writer.write(again * 1000)
+            await writer.drain()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        floods(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"x: yyyyyyyyyyyyyyy\r\n"),
+        floods(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;", b"a=bbbbbbbbbbbbbbbbb;"),
+        floods(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    ],
+    ids=["trailers", "chunk-extensions", "interim-answers"],
+)
+async def test_a_flood_of_framing_ends_early(transport: Transport, answer: Any) -> None:
+    async with Target(answer).running() as target:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        begun = time.monotonic()
+        await send(transport, url=target.url, timeout_seconds=20)
+        assert time.monotonic() - begun < 10
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # KiB
+
+
+async def test_idle_connections_are_bounded() -> None:
+    transport = Transport(keep=100, read_at_most=1000, places=2)
+    async with AsyncExitStack() as stack:
+        targets = [await stack.enter_async_context(Target().running()) for _ in range(12)]
+        for target in targets:
+            assert (await send(transport, url=target.url)).what == "succeeded"
+        assert len(transport._open) == 4
+        assert (await send(transport, url=targets[-1].url)).what == "succeeded"
+        assert targets[-1].connections == 1
+        await transport.aclose()
+
+
+async def test_bytes_after_an_answer_end_the_connection(transport: Transport) -> None:
+    async with Target(OK + b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").running() as target:
+        for _ in range(2):
+            assert (await send(transport, url=target.url)).what == "succeeded"
+        assert target.connections == 2
+
+
+async def test_a_host_name_with_an_underscore_can_be_sent_to(transport: Transport) -> None:
+    ended = await send(transport, url="http://no_such_service:80/")
+    assert ended.attempt is not None
+    assert ended.attempt.kind == "dns"
+
+
+async def test_a_name_that_fails_is_asked_once_for_all_who_wait(transport: Transport) -> None:
+    asked = []
+    original = socket.getaddrinfo
+
+    def count(*args: Any, **more: Any) -> Any:
+        asked.append(args[0])
+        return original(*args, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", count)
+        await asyncio.gather(*(send(transport, url="http://twenty.invalid/") for _ in range(20)))
+    assert asked == ["twenty.invalid"]

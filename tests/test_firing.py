@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import START, Clock, ShardFactory
+from conftest import START, Clock, RedisServer, ShardFactory, redis_binaries
 from helpers import accounts_balance, claim_all, define, failed, numbered, succeeded
+from redis.exceptions import ResponseError
 
 from app.clock import day_of
 from app.keys import execution_id
@@ -286,3 +287,95 @@ async def test_accounts_balance_through_retries_removals_and_deaths(
         await queue.finish(shard, ends)
         await upkeep.clear_removed(shard)
         await accounts_balance(shard, "acme", TODAY)
+
+
+async def test_what_is_none_of_ours_in_the_queue_stops_no_claim(shard: Shard, clock: Clock) -> None:
+    await triggers.replace(shard, "acme", numbered(3))
+    clock.advance(60)
+    await ticking.fire_due(shard)
+    for name in ("stray", "{0}:acme:nobody:1", "{1}:a:b:2"):
+        await shard.redis.zadd(shard.keys.queue, {name: 1})
+    unreadable = execution_id("acme", "0", FIRST_SLOT)
+    await shard.redis.set(shard.keys.arq_job(unreadable), b"\xc1 no msgpack")
+    assert {one.trigger for one in await claim_all(shard)} == {"1", "2"}
+    assert await claim_all(shard, number=2) == []
+    totals = await accounts_balance(shard, "acme", TODAY)
+    assert totals["failed:unreadable"] == 1
+    assert await shard.redis.zcard(shard.keys.of("acme", "admitted")) == 2
+
+
+async def test_an_unreadable_state_takes_its_trigger_out_and_no_other(shard: Shard, clock: Clock) -> None:
+    await triggers.replace(shard, "acme", numbered(2))
+    await shard.redis.hset(shard.keys.of("acme", "states"), "0", b"\xc1")
+    clock.advance(60)
+    assert (await ticking.fire_due(shard)).made == 1
+    assert await shard.redis.hexists(shard.keys.of("acme", "errors"), "0")
+
+
+async def test_ones_own_lapsed_execution_comes_back_as_a_renewal(shard: Shard, clock: Clock) -> None:
+    await triggers.replace(shard, "acme", numbered(1))
+    clock.advance(60)
+    await ticking.fire_due(shard)
+    await claim_all(shard, worker="w", number=1)
+    clock.advance(16)
+    (again,) = await claim_all(shard, worker="w", number=2)
+    assert (again.token, again.attempts) == ("w:2", [])
+
+
+async def test_a_repeated_claim_extends_the_lease_it_promises(shard: Shard, clock: Clock) -> None:
+    await triggers.replace(shard, "acme", numbered(1))
+    clock.advance(60)
+    await ticking.fire_due(shard)
+    await claim_all(shard, worker="w", number=1)
+    clock.advance(7)
+    (mine,) = await claim_all(shard, worker="w", number=1)
+    clock.advance(7)
+    await queue.renew(shard, {})
+    clock.advance(7)
+    assert await claim_all(shard, worker="other", number=1) == []
+    assert await queue.finish(shard, [succeeded(mine, clock.now)]) == [State.SUCCEEDED]
+
+
+async def test_an_outcome_whose_reply_was_lost_is_told_again(shard: Shard, clock: Clock) -> None:
+    await triggers.replace(shard, "acme", numbered(1))
+    clock.advance(60)
+    await ticking.fire_due(shard)
+    (mine,) = await claim_all(shard)
+    for _ in range(2):
+        assert await queue.finish(shard, [succeeded(mine, clock.now)]) == [State.SUCCEEDED]
+
+
+async def test_a_large_backlog_is_admitted_in_steps(make_shard: ShardFactory, clock: Clock) -> None:
+    shard = make_shard(max_concurrency=1)
+    await triggers.replace(shard, "acme", numbered(900))
+    clock.advance(60)
+    while (await ticking.fire_due(shard)).handled:
+        pass
+    unbound = make_shard(max_concurrency=0)
+    (one,) = await claim_all(unbound, at_most=1)
+    await queue.finish(unbound, [succeeded(one, clock.now)])
+    assert await unbound.redis.zcard(unbound.keys.of("acme", "admitted")) == 200
+
+
+async def test_with_memory_full_what_frees_it_goes_on(make_shard: ShardFactory, clock: Clock) -> None:
+    server = RedisServer(next(iter(redis_binaries().values())))
+    shard = make_shard(redis_url=server.url(), keep_succeeded=5)
+    try:
+        await triggers.replace(shard, "acme", numbered(20))
+        clock.advance(60)
+        await ticking.fire_due(shard)
+        await shard.redis.config_set("maxmemory", 1)
+        clock.advance(60)
+        with pytest.raises(ResponseError, match=r"maxmemory|OOM"):
+            await ticking.fire_due(shard)
+        for number in range(4):
+            claimed = await claim_all(shard, number=number)
+            await queue.renew(shard, {one.id: one.token for one in claimed})
+            await queue.finish(shard, [succeeded(one, clock.now) for one in claimed])
+        assert await executions.open_ids(shard, "acme") == set()
+        clock.advance(90_000)
+        await upkeep.trim_finished(shard)
+        assert (await triggers.replace(shard, "acme", [])).removed == 20
+        await upkeep.clear_removed(shard)
+    finally:
+        server.close()

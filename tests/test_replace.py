@@ -228,3 +228,24 @@ async def test_ten_thousand_new_triggers_block_redis_for_no_more_than_20_ms(
     await triggers.replace(shard, "big", [])
     slow = [entry["command"][:60] for entry in await shard.redis.slowlog_get()]
     assert slow == []
+
+
+@pytest.mark.parametrize("part", ["definitions", "states", "due"])
+async def test_a_preparation_that_was_lost_wipes_nothing(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    await triggers.replace(shard, "acme", numbered(5))
+    run = shard.run
+    losses = 1
+
+    async def lose_what_was_staged(name: str, *args: object, **more: object) -> object:
+        nonlocal losses
+        if name == "swap_triggers" and losses:
+            losses -= 1
+            await shard.redis.delete(shard.keys.staged("acme", int(str(args[1])), part))
+        return await run(name, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shard, "run", lose_what_was_staged)
+    done = await triggers.replace(shard, "acme", numbered(7))
+    assert (done.added, done.removed, losses) == (7, 5, 0)
+    assert len((await triggers.read(shard, "acme")).triggers) == 7

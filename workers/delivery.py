@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import lru_cache
 
-import httptools
-import httpx
 import msgspec
 from msgspec import Struct
 
@@ -15,8 +14,8 @@ from app import __version__
 from app.clock import rfc3339
 from app.models import BODYLESS, Attempt, FailureKind, unpack_definition
 from app.store.queue import Claimed, Ended
-from app.validation import is_plain_url
-from workers.transport import Origin, SendError, Transport
+from app.urls import Origin, parse_target
+from workers.transport import NotSent, SendError, Transport
 
 USER_AGENT = f"Cronspace/{__version__}"
 
@@ -43,7 +42,7 @@ def prepare(packed: bytes) -> Prepared:
 
 def _prepare(packed: bytes) -> Prepared:
     definition = unpack_definition(packed)
-    origin, host, path = _parse_url(definition.url)
+    origin, host, path = parse_target(definition.url)
     given = {name.lower() for name in definition.headers}
     headers = list(definition.headers.items())
     if "host" not in given:
@@ -75,26 +74,17 @@ def _prepare(packed: bytes) -> Prepared:
 _prepare_cached = lru_cache(maxsize=4096)(_prepare)
 
 
-def _parse_url(url: str) -> tuple[Origin, str, str]:
-    """Origin, Host header and request target. What needs no quoting goes out to the letter."""
-    if not is_plain_url(url):
-        url = str(httpx.URL(url))
-    parsed = httptools.parse_url(url.encode("ascii"))
-    secure = parsed.schema == b"https"
-    name = parsed.host.decode("ascii")
-    host = f"[{name}]" if ":" in name else name
-    if parsed.port is not None:
-        host += f":{parsed.port}"
-    path = (parsed.path or b"/").decode("ascii")
-    if parsed.query is not None:
-        path += "?" + parsed.query.decode("ascii")
-    return (secure, name, parsed.port or (443 if secure else 80)), host, path
-
-
-async def attempt(transport: Transport, execution: Claimed, started_ms: int, worker: str) -> Ended:
+async def attempt(
+    transport: Transport,
+    execution: Claimed,
+    started_ms: int,
+    worker: str,
+    may_send: Callable[[], bool] = lambda: True,
+) -> Ended:
     """Send an execution's request once; what goes wrong becomes part of the outcome.
 
-    ``started_ms`` is the time by Redis's clock. Raises nothing but ``CancelledError``.
+    ``started_ms`` is the time by Redis's clock. Raises nothing but ``CancelledError``, and :class:`NotSent`
+    when ``may_send`` forbade it at the last moment.
     """
     begun = time.monotonic()
     status, kind, message, snippet = 0, "", "", ""
@@ -104,13 +94,15 @@ async def attempt(transport: Transport, execution: Claimed, started_ms: int, wor
         max_retries = prepared.max_retries
         request = build_request(prepared, execution, started_ms)
         async with asyncio.timeout(prepared.timeout):
-            answer = await transport.send(prepared.origin, request)
+            answer = await transport.send(prepared.origin, request, may_send)
         status = answer.status
         snippet = answer.body.decode("utf-8", "replace")
         if not 200 <= status < 300:
             kind, message = FailureKind.STATUS, f"the target answered {status}"
     except TimeoutError:
         kind, message = FailureKind.TIMEOUT, f"no complete answer within {prepared.timeout:g} s"
+    except NotSent:
+        raise
     except SendError as error:
         kind, message = error.kind, str(error)
     except Exception as error:

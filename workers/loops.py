@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Loop:
                 self.failures = 0
             except Exception as error:
                 self.failures += 1
-                pause = min(_FIRST_BACKOFF * 2**self.failures, _LONGEST_BACKOFF)
+                pause = min(_FIRST_BACKOFF * 2 ** min(self.failures, 10), _LONGEST_BACKOFF)
                 self._report(error)
             if pause > 0:
                 try:
@@ -57,11 +57,11 @@ class Loop:
                 await asyncio.sleep(0)
 
     def _report(self, error: Exception) -> None:
-        if isinstance(error, RedisError | OSError):
+        if isinstance(error, RedisError | OSError) and not isinstance(error, ResponseError):
             # Redis is away: say so once, and again now and then, without a traceback each.
             if self.failures in (1, 10) or self.failures % 60 == 0:
                 log.warning(
                     "%s: Redis can't be used (%s); trying again", self.name, error or type(error).__name__
                 )
         else:
-            log.exception("%s failed; it goes on", self.name)
+            log.error("%s failed; it goes on", self.name, exc_info=error)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import resource
 import signal
 from collections.abc import Sequence
 
@@ -19,7 +22,12 @@ def run(argv: Sequence[str]) -> None:
     """Run a worker until SIGTERM or SIGINT. Takes no arguments: the environment has the settings."""
     settings = load_settings()
     set_up_logging(settings.log_level)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection to each target takes one
     uvloop.run(serve(settings))
+    logging.shutdown()
+    os._exit(0)  # a name look-up that hangs in a thread would hold the process up otherwise
 
 
 async def serve(settings: Settings) -> None:

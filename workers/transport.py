@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address
@@ -23,15 +24,15 @@ from msgspec import Struct
 
 from app.errors import CronspaceError
 from app.models import FailureKind
+from app.urls import Origin
 
 # Below the 5 s after which common servers close an idle connection: we seldom send into a closing one.
 _KEEP_ALIVE_SECONDS = 4.0
-_DNS_SECONDS = 10.0
+_DNS_SECONDS, _DNS_FAILURE_SECONDS = 10.0, 1.0  # how long an answer is believed
 _DNS_NAMES = 10_000  # in the cache
 _MAX_HEADER_BYTES = 65_536
 _EYEBALLS_DELAY = 0.25  # RFC 8305: how long one address gets before the next is tried beside it
 
-Origin = tuple[bool, str, int]  # TLS, host, port
 AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
@@ -44,6 +45,10 @@ class SendError(CronspaceError):
     def __init__(self, kind: FailureKind, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class NotSent(CronspaceError):
+    """The caller's leave to send was gone when the connection was there; nothing was sent."""
 
 
 class Answer(Struct, frozen=True):
@@ -66,16 +71,23 @@ class Transport:
     def __init__(self, keep: int, read_at_most: int, places: int) -> None:
         self._keep, self._read_at_most = keep, read_at_most
         self._idle: dict[Origin, deque[_Connection]] = {}
+        self._idle_count, self._idle_most = 0, 2 * places
         self._open: set[_Connection] = set()
         self._resolver = ThreadPoolExecutor(max_workers=places, thread_name_prefix="resolver")
-        self._addresses: dict[str, tuple[float, list[AddrInfo]]] = {}
+        self._addresses: dict[str, tuple[float, list[AddrInfo] | SendError]] = {}
+        self._looking: dict[str, asyncio.Future[list[AddrInfo] | SendError]] = {}
         self._tls: ssl.SSLContext | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def send(self, origin: Origin, request: bytes) -> Answer:
-        """Send a request, as it goes over the wire, once; raises :class:`SendError`."""
+    async def send(self, origin: Origin, request: bytes, may_send: Callable[[], bool]) -> Answer:
+        """Send a request, as it goes over the wire, once, if ``may_send`` still says so then.
+
+        Raises :class:`SendError` and :class:`NotSent`.
+        """
         connection = await self._connect(origin)
         try:
+            if not may_send():
+                raise NotSent
             answer = await connection.exchange(request)
         except BaseException:
             connection.abort()
@@ -96,6 +108,7 @@ class Transport:
         idle = self._idle.get(origin)
         while idle:
             kept = idle.pop()
+            self._idle_count -= 1
             if kept.usable(time.monotonic() - _KEEP_ALIVE_SECONDS):
                 return kept
             kept.abort()
@@ -132,20 +145,35 @@ class Transport:
         return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
 
     async def _look_up(self, host: str) -> list[AddrInfo]:
+        """A name's addresses, or why there are none, from a cache; one look-up at a time for each name."""
         known = self._addresses.get(host)
         if known is not None and known[0] > time.monotonic():
-            return known[1]
+            found = known[1]
+        else:
+            if host not in self._looking:
+                self._looking[host] = asyncio.ensure_future(self._ask(host))
+            # Others may wait for the same name: one that gives up leaves the look-up running.
+            found = await asyncio.shield(self._looking[host])
+        if isinstance(found, SendError):
+            raise SendError(found.kind, str(found))
+        return found
+
+    async def _ask(self, host: str) -> list[AddrInfo] | SendError:
         look_up = partial(socket.getaddrinfo, host, 0, type=socket.SOCK_STREAM)
+        found: list[AddrInfo] | SendError
+        lasts = _DNS_SECONDS
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self._resolver, look_up)
+            found = list(await asyncio.get_running_loop().run_in_executor(self._resolver, look_up))
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise SendError(FailureKind.DNS, f"the host {host!r} has no address: {reason}") from error
+            found = SendError(FailureKind.DNS, f"the host {host!r} has no address: {reason}")
+            lasts = _DNS_FAILURE_SECONDS
+        finally:
+            del self._looking[host]
         if len(self._addresses) >= _DNS_NAMES:
             self._addresses.clear()
-        addresses: list[AddrInfo] = list(found)
-        self._addresses[host] = time.monotonic() + _DNS_SECONDS, addresses
-        return addresses
+        self._addresses[host] = time.monotonic() + lasts, found
+        return found
 
     async def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:  # reading the system's certificates takes a while: not on the loop
@@ -160,17 +188,29 @@ class Transport:
             return
         connection.idle_since = time.monotonic()
         self._idle.setdefault(connection.origin, deque()).append(connection)
+        self._idle_count += 1
+        if self._idle_count > self._idle_most:
+            self._drop_idle(next(iter(self._idle)))
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(_KEEP_ALIVE_SECONDS, self._sweep)
+
+    def _drop_idle(self, origin: Origin) -> None:
+        """Close the connection to an origin that has been idle for longest."""
+        idle = self._idle[origin]
+        if idle:
+            idle.popleft().abort()
+            self._idle_count -= 1
+        if not idle:
+            del self._idle[origin]
 
     def _sweep(self) -> None:
         """Close what has been idle for too long; what was idle longest stands first."""
         too_old = time.monotonic() - _KEEP_ALIVE_SECONDS
         for origin, idle in list(self._idle.items()):
             while idle and not idle[0].usable(too_old):
-                idle.popleft().abort()
+                self._drop_idle(origin)
             if not idle:
-                del self._idle[origin]
+                self._idle.pop(origin, None)
         self._sweeper = None
         if self._idle:
             self._sweeper = asyncio.get_running_loop().call_later(_KEEP_ALIVE_SECONDS / 2, self._sweep)
@@ -214,7 +254,7 @@ class _Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
-        self._header_bytes = 0
+        self._received = 0  # bytes of the whole answer, framing included
         self._kept = b""
         self._size = 0
         self._in_body = False
@@ -232,14 +272,18 @@ class _Connection(asyncio.Protocol):
             self.abort()
             return
         try:
-            if not self._in_body:
-                self._header_bytes += len(data)
+            self._received += len(data)
             self._parser.feed_data(data)
-            if not self._in_body and self._header_bytes > _MAX_HEADER_BYTES:
+            if self._in_body:
+                # Chunk extensions and trailers are bytes too.
+                if self._received > 2 * (_MAX_HEADER_BYTES + self._read_at_most):
+                    self._finish(reusable=False)
+            elif self._received > _MAX_HEADER_BYTES:
                 self._fail(f"the answer's header is larger than {_MAX_HEADER_BYTES} bytes")
         except httptools.HttpParserUpgrade:
             self._finish(reusable=False)
         except httptools.HttpParserError as error:
+            self.reusable = False
             self._fail(f"the answer is not HTTP: {error}")
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -250,15 +294,20 @@ class _Connection(asyncio.Protocol):
             return
         if self._in_body and error is None and self._ends_with_connection():
             self._finish(reusable=False)
-        elif self._header_bytes:
+        elif self._received:
             self._fail("the target closed the connection in the middle of its answer")
         else:
             self._fail(f"the target closed the connection before it answered{f': {error}' if error else ''}")
 
     # httptools
 
+    def on_message_begin(self) -> None:
+        if self._answer is not None and self._answer.done():
+            self.reusable = False  # more than one answer to one request
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
+        if not self._in_body:  # trailers are of no use here
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_body = self._parser.get_status_code() >= 200
@@ -275,7 +324,6 @@ class _Connection(asyncio.Protocol):
             self._finish(reusable=self._parser.should_keep_alive())
         else:  # 100 Continue and the like: the answer is still to come
             self._headers = []
-            self._header_bytes = 0
 
     def _ends_with_connection(self) -> bool:
         names = {name.lower() for name, _ in self._headers}

@@ -17,6 +17,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import arq
@@ -31,7 +32,7 @@ from app.store.queue import Claimed, Ended
 from app.store.shard import pack, unpack
 from workers import delivery
 from workers.loops import Loop
-from workers.transport import Transport
+from workers.transport import NotSent, Transport
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ _COALESCE_SECONDS = 0.002  # what ends within this time is recorded, and replace
 _FINISH_BATCH = 200
 _JANITOR_SECONDS = 5.0
 _HEALTH_SECONDS = 5
-_LAST_FLUSH_SECONDS = 3.0
+_LAST_FLUSH_SECONDS = 1.5
+_LAST_CALL_SECONDS = 0.5  # for a call to Redis that is under way when the worker stops
 
 
 class Held:
@@ -104,27 +106,38 @@ class Worker(arq.Worker):
         taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener)
         keeping = (self.finisher, self.renewer, self.health)
         tasks = {loop: asyncio.create_task(loop.run()) for loop in (*taking, *keeping)}
+        stopped = asyncio.create_task(self._stop.wait())
         try:
-            await self._stop.wait()
+            await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+            if not stopped.done():
+                # Nothing should end a loop. A worker without one must not look alive.
+                log.critical("worker %s: a loop ended by itself; the worker stops", self.name)
             log.info("worker %s: stopping, %d requests running", self.name, len(self.tasks))
-            for loop in taking:
-                loop.stop()
-            tasks[self.listener].cancel()
-            await asyncio.wait([tasks[loop] for loop in taking], timeout=self.settings.grace_seconds)
-            if self.tasks:
-                await asyncio.wait(list(self.tasks.values()), timeout=self.settings.grace_seconds)
-            for task in self.tasks.values():
-                task.cancel()
-            if self.tasks:
-                await asyncio.wait(list(self.tasks.values()))
-            self.finisher.stop()
-            await tasks[self.finisher]
-            await self._flush()
+            await self._wind_down(taking, tasks)
+            if not stopped.done():
+                raise RuntimeError("a loop of the worker ended by itself")
         finally:
-            for task in tasks.values():
+            for task in (stopped, *tasks.values()):
                 task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            await asyncio.gather(stopped, *tasks.values(), return_exceptions=True)
         log.info("worker %s: stopped", self.name)
+
+    async def _wind_down(self, taking: Sequence[Loop], tasks: Mapping[Loop, asyncio.Task[None]]) -> None:
+        """Take nothing more; give what runs the grace period, hand the rest back, record what ended."""
+        deadline = time.monotonic() + self.settings.grace_seconds
+        for loop in taking:
+            loop.stop()
+        tasks[self.listener].cancel()
+        await asyncio.wait([tasks[loop] for loop in taking], timeout=_LAST_CALL_SECONDS)
+        if self.tasks:
+            await asyncio.wait(list(self.tasks.values()), timeout=max(0.0, deadline - time.monotonic()))
+        for task in self.tasks.values():
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(list(self.tasks.values()))
+        self.finisher.stop()
+        await asyncio.wait([tasks[self.finisher]], timeout=_LAST_CALL_SECONDS)
+        await self._flush()
 
     def stop(self) -> None:
         """Begin to stop."""
@@ -143,13 +156,18 @@ class Worker(arq.Worker):
         self._set_clock(fired.now)
         if fired.made:
             self.claimer.wake()
+        if fired.dry:
+            self.refiller.wake()
         if fired.next_slot is None:
             return self.settings.poll_seconds
         return min(max(fired.next_slot - fired.now, 0) / 1000, self.settings.poll_seconds)
 
     async def refill(self) -> float:
         """Compute slots for triggers that run low."""
-        return 0 if await ticking.refill(self._shard) else self.settings.poll_seconds
+        if not await ticking.refill(self._shard):
+            return self.settings.poll_seconds
+        self.ticker.wake()
+        return 0
 
     async def claim(self) -> float:
         """Fill free places; sleep until the next execution is ready, or a place is free."""
@@ -185,6 +203,9 @@ class Worker(arq.Worker):
         states = await queue.finish(self._shard, batch)
         del self._ended[: len(batch)]
         for ended, state in zip(batch, states, strict=True):
+            if state is None and self._held[ended.id].token != ended.token:
+                self._ended.append(ended)  # our own lapsed lease came back meanwhile: with its token, then
+                continue
             del self._held[ended.id]
             self._count(ended, state)
         self.claimer.wake()
@@ -241,12 +262,14 @@ class Worker(arq.Worker):
         held = self._held[execution.id]
         started = self._now()
         try:
-            if time.monotonic() >= held.until:
-                # Perhaps another worker's by now: not to be sent, and not to be reported either.
-                log.warning("%s: the lease lapsed before the request was sent", execution.id)
-                del self._held[execution.id]
-                return
-            ended = await delivery.attempt(self._transport, execution, started, self.name)
+            ended = await delivery.attempt(
+                self._transport, execution, started, self.name, lambda: time.monotonic() < held.until
+            )
+        except NotSent:
+            # Perhaps another worker's by now: not sent, and not to be reported either.
+            log.warning("%s: the lease lapsed before the request was sent", execution.id)
+            del self._held[execution.id]
+            return
         except asyncio.CancelledError:
             ended = self._interrupted(execution, started)
         finally:
@@ -269,8 +292,11 @@ class Worker(arq.Worker):
         deadline = time.monotonic() + _LAST_FLUSH_SECONDS
         while self._ended and time.monotonic() < deadline:
             try:
-                await self.finish()
-            except (RedisError, OSError):
+                async with asyncio.timeout_at(
+                    asyncio.get_running_loop().time() + deadline - time.monotonic()
+                ):
+                    await self.finish()
+            except (RedisError, OSError):  # TimeoutError is an OSError
                 await asyncio.sleep(_COALESCE_SECONDS * 50)
         if self._ended:
             log.error("%d outcomes could not be recorded: their executions run again", len(self._ended))

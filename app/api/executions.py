@@ -75,7 +75,7 @@ def _filters(request: Request) -> tuple[State | None, str | None, int]:
     if trigger is not None and not is_id(trigger):
         faults.append(Fault("trigger", "not an id"))
     limit = query.get("limit", str(_USUAL))
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= _MOST):
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 9 and 1 <= int(limit) <= _MOST):
         faults.append(Fault("limit", f"a whole number from 1 to {_MOST}"))
     if faults:
         raise InvalidRequest("The query is not valid.", faults)

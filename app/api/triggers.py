@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -26,7 +27,8 @@ _SECRET_NAME = re.compile(r"auth|cookie|token|secret|password|signature|credenti
 async def replace_triggers(request: Request) -> Response:
     """Put the body's set in the place of the workspace's own."""
     shard, workspace = _target(request)
-    inputs = parse_replace(await _read_body(request, shard.settings), shard.settings)
+    body = await _read_body(request, shard.settings)
+    inputs = await asyncio.to_thread(parse_replace, body, shard.settings)  # a large one takes a while
     ids = [str(index) if given.id is None else given.id for index, given in enumerate(inputs)]
     definitions = await _unmask(shard, workspace, ids, inputs)
     done = await store.replace(shard, workspace, list(zip(ids, definitions, strict=True)))

@@ -20,6 +20,8 @@ _job = msgspec.msgpack.Decoder(ArqJob)
 _result = msgspec.msgpack.Decoder(ArqResult)
 
 _PAGE = 200
+_LOAD_LEAST = 50  # executions loaded at once, where not all turn out to be in the wanted state
+# Reads are pipelined, not in a transaction: under maxmemory Redis refuses those even for reads.
 _OPEN_SETS = ("admitted", "backlog", "retrying")
 _SETS_OF_STATE = {
     State.QUEUED: ("admitted", "backlog"),
@@ -66,11 +68,13 @@ async def list_newest(
     streams = [_descend(shard, shard.keys.of(workspace, name), after) for name in names]
     found: list[tuple[Place, Execution]] = []
     batch: list[Place] = []
+    seen: set[str] = set()
     async for place in _merge(streams):
-        if trigger is not None and split_execution_id(place[1])[1] != trigger:
-            continue
+        if place[1] in seen or (trigger is not None and split_execution_id(place[1])[1] != trigger):
+            continue  # it may move from one set to another while they are read
+        seen.add(place[1])
         batch.append(place)
-        if len(batch) >= limit + 1 - len(found):
+        if len(batch) >= max(limit + 1 - len(found), _LOAD_LEAST):
             await _take(shard, batch, state, found)
             batch = []
             if len(found) > limit:
@@ -109,7 +113,7 @@ async def day_counts(shard: Shard, workspace: str, day: int) -> dict[str, dict[s
 
 async def open_ids(shard: Shard, workspace: str) -> set[str]:
     """The ids of all executions that have not ended."""
-    async with shard.redis.pipeline(transaction=True) as pipe:
+    async with shard.redis.pipeline(transaction=False) as pipe:
         for name in _OPEN_SETS:
             pipe.zrange(shard.keys.of(workspace, name), 0, -1)
         return {id_.decode() for ids in await pipe.execute() for id_ in ids}
@@ -127,7 +131,7 @@ async def _take(
 
 async def _load(shard: Shard, ids: list[str]) -> list[Execution | None]:
     keys = shard.keys
-    async with shard.redis.pipeline(transaction=True) as pipe:
+    async with shard.redis.pipeline(transaction=False) as pipe:
         for id_ in ids:
             pipe.mget(keys.arq_result(id_), keys.arq_job(id_), keys.arq_in_progress(id_))
             pipe.zscore(keys.queue, keys.job_id(id_))

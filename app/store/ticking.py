@@ -24,12 +24,13 @@ class Fired(Struct, frozen=True):
     handled: int  # slots: these, and the missed and skipped ones
     now: int
     next_slot: int | None  # the earliest in the due index
+    dry: int  # triggers that hold no further slot until they are refilled
 
 
 async def fire_due(shard: Shard) -> Fired:
     """Turn up to ``fire_batch`` due slots into executions."""
     settings = shard.settings
-    made, handled, now, next_slot = await shard.run(
+    made, handled, now, next_slot, dry = await shard.run(
         "fire_due",
         shard.policy,
         int(settings.lease_seconds * 1000),
@@ -38,7 +39,7 @@ async def fire_due(shard: Shard) -> Fired:
         int(settings.look_ahead_seconds * 1000),
         settings.max_backlog,
     )
-    return Fired(made, handled, now, None if next_slot < 0 else next_slot)
+    return Fired(made, handled, now, None if next_slot < 0 else next_slot, dry)
 
 
 async def refill(shard: Shard, at_most: int = 200) -> int:
@@ -50,7 +51,7 @@ async def refill(shard: Shard, at_most: int = 200) -> int:
     if not chores:
         return 0
     wanted = [chore.decode().split(":") for chore in chores]
-    async with shard.redis.pipeline(transaction=True) as pipe:
+    async with shard.redis.pipeline(transaction=False) as pipe:
         for workspace, trigger in wanted:
             pipe.hget(shard.keys.of(workspace, "definitions"), trigger)
             pipe.hget(shard.keys.of(workspace, "states"), trigger)

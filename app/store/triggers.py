@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
@@ -28,15 +29,14 @@ async def replace(shard: Shard, workspace: str, triggers: Sequence[tuple[str, De
     for _ in range(_TRIES):
         now = await shard.now_ms()
         slots = _FirstSlots(now, int(shard.settings.look_ahead_seconds * 1000))
-        serial = await reply(shard.redis.hincrby(shard.keys.root, "serial", 1))
+        serial = await shard.run("take_serial")
         base = int(await reply(shard.redis.hget(shard.keys.of(workspace, "meta"), "revision")) or 0)
         counts: Counter[str] = Counter()
         next_slots: list[int | None] = []
         for start in range(0, len(triggers), _STAGE_BATCH):
-            batch = [
-                [id_, start + index, slots(definition)]
-                for index, (id_, definition) in enumerate(triggers[start : start + _STAGE_BATCH])
-            ]
+            part = triggers[start : start + _STAGE_BATCH]
+            first_slots = await asyncio.to_thread(slots.of, [definition for _, definition in part])
+            batch = [[id_, start + index, first_slots[index]] for index, (id_, _) in enumerate(part)]
             changes, firsts = await shard.run(
                 "stage_triggers", workspace, serial, pack(batch), *packed[start : start + _STAGE_BATCH]
             )
@@ -45,9 +45,10 @@ async def replace(shard: Shard, workspace: str, triggers: Sequence[tuple[str, De
         unchanged = counts["unchanged"] + counts["moved"]
         swap = (workspace, serial, base, len(triggers), unchanged + counts["updated"])
         altered = int(bool(counts["created"] or counts["updated"] or counts["moved"]))
+        with_slots = sum(definition.enabled for _, definition in triggers)
         status = b"again"
         while status == b"again":
-            status, revision, old_size = await shard.run("swap_triggers", *swap, altered)
+            status, revision, old_size = await shard.run("swap_triggers", *swap, altered, with_slots)
         if status == b"swapped":
             return Replaced(
                 revision=revision,
@@ -71,8 +72,11 @@ class _FirstSlots:
         self._now, self._look_ahead = now_ms, look_ahead_ms
         self._known: dict[tuple[str, str], list[int]] = {}
 
-    def __call__(self, definition: Definition) -> list[int]:
-        """The next slot and those to hold; none for a disabled trigger."""
+    def of(self, definitions: Sequence[Definition]) -> list[list[int]]:
+        """For each its next slot and those to hold; none for a disabled trigger."""
+        return [self._of(definition) for definition in definitions]
+
+    def _of(self, definition: Definition) -> list[int]:
         if not definition.enabled:
             return []
         key = definition.cron, definition.timezone

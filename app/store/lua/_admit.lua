@@ -17,12 +17,17 @@ local function admit(workspace, id, ready)
   redis.call('ZADD', queue_key, ready, tag .. id)
 end
 
--- Fill free places of a workspace from its backlog, oldest slot first.
+local ADMIT_AT_ONCE = 200
+
+-- Fill free places of a workspace from its backlog, oldest slot first; whoever fires or finishes goes on.
 local function admit_next(workspace)
   local admitted = of(workspace, 'admitted')
   local count = redis.call('ZCARD', admitted)
   local limit = max_concurrency(workspace)
-  while limit == 0 or count < limit do
+  for _ = 1, ADMIT_AT_ONCE do
+    if limit > 0 and count >= limit then
+      return
+    end
     local first = redis.call('ZPOPMIN', of(workspace, 'backlog'))
     if not first[1] then
       return

@@ -113,6 +113,31 @@ local function end_execution(id, job, state, reason, attempts)
   end
 end
 
+-- An unpacked job or state; nil for what is missing or none of ours.
+local function try_unpack(packed)
+  local fine, value = pcall(cmsgpack.unpack, packed or '')
+  return fine and type(value) == 'table' and value or nil
+end
+
+-- Take out an execution whose job is missing or unreadable: there is nothing to send and nothing to keep.
+local function drop_unreadable(id)
+  local workspace, trigger, slot = split_id(id)
+  redis.call('DEL', job_key(id), owner_key(id))
+  redis.call('ZREM', queue_key, tag .. id)
+  redis.call('HINCRBY', root, 'strays', 1)
+  if not workspace then
+    return
+  end
+  local held = redis.call('ZREM', of(workspace, 'admitted'), id)
+  local waiting = redis.call('ZREM', of(workspace, 'backlog'), id) + redis.call('ZREM', of(workspace, 'retrying'), id)
+  if held + waiting > 0 then
+    count(workspace, trigger, slot, 'failed:unreadable')
+  end
+  if held == 1 then
+    admit_next(workspace)
+  end
+end
+
 -- Whether the trigger that an execution was made for is still in its workspace's set.
 local function alive(workspace, trigger, born)
   local state = redis.call('HGET', of(workspace, 'states'), trigger)

@@ -38,6 +38,12 @@ if not now then
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
+-- Under maxmemory Redis refuses a script at its first write if that needs memory. What frees memory in the
+-- end, or keeps the queue going, begins with a removal, even of nothing.
+local function go_on_when_full()
+  redis.call('DEL', root .. ':none')
+end
+
 -- An execution id is workspace:trigger:slot.
 local function split_id(id)
   local workspace, trigger, slot = string.match(id, '^([^:]+):([^:]+):(%d+)$')

@@ -2,7 +2,8 @@
 -- the head of the queue, and comes back by itself if the worker dies.
 -- The owner's key holds token|start: the token (worker:number) fences, the start is for people.
 -- A job whose lease has lapsed is taken over, with an attempt recorded as lost; but not within one lease
--- after a silence in which nobody could renew (Redis was away): first the living report.
+-- after a silence in which nobody could renew (Redis was away): first the living report. What comes back to
+-- its own worker is a renewal.
 -- What is void is ended here: its trigger was removed. A retry needs a free place again.
 -- Safe to run twice: the same worker and number get the same executions again.
 -- KEYS: the shard's root
@@ -21,6 +22,7 @@ local token = worker .. ':' .. number
 local saved_key = prefix .. 'claim:' .. worker
 local lease_end = whole(now + lease)
 
+go_on_when_full()
 local takeover_after = note_pulse(lease)
 
 local reply, taken = { now, -1 }, {}
@@ -49,20 +51,17 @@ end
 
 local function try_claim(id, packed, owner)
   local workspace, trigger, slot = split_id(id)
-  if not packed then
-    -- No job behind the entry: nothing of ours wrote that, and nothing can be run.
-    redis.call('ZREM', queue_key, tag .. id)
-    if workspace and redis.call('ZREM', of(workspace, 'admitted'), id) == 1 then
-      admit_next(workspace)
-    end
+  local job = try_unpack(packed)
+  if not workspace or not job or type(job.a) ~= 'table' or type(job.k) ~= 'table' then
+    drop_unreadable(id)
     return
   end
-  if owner and now < takeover_after then
+  local own = owner and string.match(owner, '^(.*):%d+|') == worker
+  if owner and not own and now < takeover_after then
     redis.call('ZADD', queue_key, whole(takeover_after), tag .. id)
     return
   end
-  local job = cmsgpack.unpack(packed)
-  if owner then
+  if owner and not own then
     local attempts, lost = lose_attempt(job, owner)
     if lost >= max_takeovers then
       end_execution(id, job, 'failed', 'worker_lost', attempts)
@@ -101,6 +100,7 @@ if saved and saved[1] == number then
       local workspace, trigger = split_id(id)
       local is_alive, state = alive(workspace, trigger, cmsgpack.unpack(packed).a[4])
       if is_alive then
+        redis.call('ZADD', queue_key, 'XX', lease_end, tag .. id)
         give(id, packed, redis.call('HGET', of(workspace, 'definitions'), trigger), state)
       end
     end

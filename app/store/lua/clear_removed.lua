@@ -9,6 +9,7 @@
 --#include _end
 
 use_policy(ARGV[2])
+go_on_when_full()
 local workspace, part, cursor, limit = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local taken_until = ARGV[7]
 local ended = 0
@@ -32,7 +33,7 @@ for _, id in ipairs(ids) do
   local packed = redis.call('GET', job_key(id))
   local _, trigger = split_id(id)
   if not packed then
-    redis.call('ZREM', of(workspace, part), id)
+    drop_unreadable(id)
     ended = ended + 1
   elseif redis.call('EXISTS', owner_key(id)) == 0 then -- one that runs may end by itself
     local job = cmsgpack.unpack(packed)

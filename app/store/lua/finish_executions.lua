@@ -18,6 +18,11 @@ local outcomes = cmsgpack.unpack(ARGV[3])
 local function finish(id, token, what, delay, attempt)
   local owner = redis.call('GET', owner_key(id))
   if not owner or string.sub(owner, 1, #token + 1) ~= token .. '|' then
+    local result = not owner and attempt and try_unpack(redis.call('GET', result_key(id)))
+    local last = result and result.r.attempts[#result.r.attempts]
+    if last and last[1] == attempt[1] and last[7] == attempt[7] then
+      return result.r.state -- this very outcome, recorded before its reply was lost
+    end
     return 'stale'
   end
   local packed = redis.call('GET', job_key(id))

@@ -6,7 +6,8 @@
 -- Safe to run twice: a slot is handled when it is in the due index, and leaves it here.
 -- KEYS: the shard's root
 -- ARGV: now, policy, lease ms, slots per call, start deadline ms, look-ahead ms, max backlog
--- RETURNS: executions made, slots handled, time of the call ms, earliest slot that remains ms (-1: none)
+-- RETURNS: executions made, slots handled, time of the call ms, earliest slot that remains ms (-1: none),
+--          triggers that ran dry
 --#include _keys
 --#include _pulse
 --#include _admit
@@ -17,7 +18,7 @@ note_pulse(tonumber(ARGV[3]))
 local budget, deadline, look_ahead = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local max_backlog = tonumber(ARGV[7])
 
-local made, handled = 0, 0
+local made, handled, ran_dry = 0, 0, 0
 local jobs, queued = {}, {}
 local now_text = whole(now)
 
@@ -65,9 +66,11 @@ local function fire_workspace(workspace, share)
 
   for index, trigger in ipairs(triggers) do
     local slot = tonumber(picked[index * 2])
-    local state = states[index] and cmsgpack.unpack(states[index])
+    local state = try_unpack(states[index])
     if not state then
-      dry[#dry + 1] = trigger -- in the index without a state: nothing to fire, out it goes
+      -- In the index without a state that can be read: nothing to fire, and nobody else to hold up.
+      dry[#dry + 1] = trigger
+      redis.call('HSET', of(workspace, 'errors'), trigger, 'the stored state is unreadable; replace the trigger')
     else
       local next_held = HELD
       while slot and slot <= now and handled < budget do
@@ -85,6 +88,7 @@ local function fire_workspace(workspace, share)
       local last = kept[#kept]
       if not slot then
         dry[#dry + 1] = trigger
+        ran_dry = ran_dry + 1
         redis.call('ZADD', refills_key, now_text, workspace .. ':' .. trigger)
       else
         new_due[#new_due + 1], new_due[#new_due + 2] = whole(slot), trigger
@@ -134,4 +138,4 @@ if #queued > 0 then
   redis.call('PUBLISH', wake_channel, 'fired')
 end
 local first = redis.call('ZRANGE', due_key, 0, 0, 'WITHSCORES')
-return { made, handled, now, tonumber(first[2] or -1) }
+return { made, handled, now, tonumber(first[2] or -1), ran_dry }

@@ -7,6 +7,7 @@
 --#include _pulse
 
 local lease = tonumber(ARGV[2])
+go_on_when_full()
 note_pulse(lease)
 local lease_end = whole(now + lease)
 local lost = {}

@@ -4,13 +4,15 @@
 -- Safe to run twice: the reply is kept with the serial.
 -- KEYS: the shard's root
 -- ARGV: now, workspace, serial, revision that the set was staged against, triggers staged,
---       triggers that took their place in the old set, whether anything changed (1 or 0)
+--       triggers that took their place in the old set, whether anything changed (1 or 0),
+--       triggers staged that have slots to come
 -- RETURNS: 'swapped', the revision, size of the old set; or 'again' (call again), or 'conflict' (another
---          replace came between: stage anew)
+--          replace came between, or what was staged is gone: stage anew)
 --#include _keys
 
 local workspace, serial, base, size, kept, changed =
   ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == '1'
+local with_slots = tonumber(ARGV[8])
 local FIX_AT_ONCE = 500
 
 local meta = of(workspace, 'meta')
@@ -23,9 +25,16 @@ if tostring(revision) ~= base then
   return { 'conflict', revision, 0 }
 end
 
+go_on_when_full()
 local parts = { 'definitions', 'states', 'due' }
 local function staged(part)
   return of(workspace, 'stage:' .. serial .. ':' .. part)
+end
+
+-- What was staged may be gone: it expires, and a failover can lose it.
+if redis.call('HLEN', staged('definitions')) ~= size or redis.call('HLEN', staged('states')) ~= size
+  or redis.call('ZCARD', staged('due')) + redis.call('SCARD', staged('dry')) ~= with_slots then
+  return { 'conflict', revision, 0 }
 end
 
 -- Bring a staged trigger up to date with what happened to the live one since. Returns whether it had to.

@@ -9,6 +9,7 @@ local chores_key, limit, lease = KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])
 local taker, number = ARGV[4], ARGV[5]
 local taken_key = KEYS[2] .. ':' .. taker
 
+go_on_when_full()
 local taken = redis.call('GET', taken_key)
 taken = taken and cmsgpack.unpack(taken)
 if taken and taken[1] == number then

@@ -1,0 +1,67 @@
+"""A target's URL, taken apart once and the same way when it is checked and when it is sent to."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+
+import httpx
+
+Origin = tuple[bool, str, int]  # TLS, host, port
+
+MAX_URL = 8192
+
+# A URL that needs neither a second look nor quoting: it goes out to the letter.
+_PLAIN = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?)(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<rest>[/?][A-Za-z0-9/?&=%+_.~:@!$'()*,;-]*)?\Z"
+)
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?\Z")
+
+
+def parse_target(url: str) -> tuple[Origin, str, str]:
+    """Origin, Host header and request target of a URL; raises ``ValueError`` saying what is wrong."""
+    if len(url) > MAX_URL:
+        raise ValueError(f"longer than {MAX_URL} characters")
+    if match := _PLAIN.match(url):
+        secure = match["scheme"] == "https"
+        host, port, rest = match["host"], match["port"], match["rest"] or "/"
+        shown = host
+    else:
+        secure, host, port, rest = _parse_slowly(url)
+        shown = f"[{host}]" if ":" in host else host
+    if port is not None and not 1 <= int(port) <= 65535:
+        raise ValueError("a port is a number from 1 to 65535")
+    if len(host) > 253 or any(not 0 < len(label) < 64 for label in host.rstrip(".").split(".")):
+        raise ValueError(f"{host!r} is not the name of a host")
+    header = shown if port is None else f"{shown}:{port}"
+    path = rest if rest.startswith("/") else f"/{rest}"
+    return (secure, host, int(port or (443 if secure else 80))), header, path
+
+
+def _parse_slowly(url: str) -> tuple[bool, str, str | None, str]:
+    if re.search(r"[\x00-\x20\x7f]", url):
+        raise ValueError("a URL holds no spaces or control characters: write %20 for a space")
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() not in ("http", "https"):
+        raise ValueError("a URL begins with http:// or https://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority:
+        raise ValueError("a URL carries no user or password: send them in an Authorization header")
+    if not authority or authority.startswith(":"):
+        raise ValueError("the URL has no host")
+    try:
+        parsed = httpx.URL(url)
+        host = parsed.raw_host.decode("ascii")
+    except Exception as error:  # httpx's own, and those of the IDNA codec behind it
+        raise ValueError(f"not a valid URL: {error}") from error
+    if ":" in host:
+        ip_address(host)
+    elif not _HOST.match(host):
+        raise ValueError(f"{host!r} is not the name of a host")
+    return (
+        parsed.scheme == "https",
+        host,
+        None if parsed.port is None else str(parsed.port),
+        (parsed.raw_path.decode("ascii")),
+    )
