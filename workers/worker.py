@@ -36,11 +36,10 @@ from workers.transport import NotSent, Transport
 
 log = logging.getLogger(__name__)
 
-_COALESCE_SECONDS = 0.002  # what ends within this time is recorded, and replaced, by one call
 _FINISH_BATCH = 200
 _JANITOR_SECONDS = 5.0
 _HEALTH_SECONDS = 5
-_LAST_FLUSH_SECONDS = 1.5
+_LAST_FLUSH_SECONDS, _FLUSH_PAUSE_SECONDS = 1.5, 0.1
 _LAST_CALL_SECONDS = 0.5  # for a call to Redis that is under way when the worker stops
 
 
@@ -172,7 +171,7 @@ class Worker(arq.Worker):
     async def claim(self) -> float:
         """Fill free places; sleep until the next execution is ready, or a place is free."""
         if 0 < self._free_places() < self.max_jobs // 4:
-            await asyncio.sleep(_COALESCE_SECONDS)
+            await asyncio.sleep(0)  # what else ends in this round of the loop comes along
         asked = min(self._free_places(), self.settings.claim_batch)
         if asked == 0:
             self._starved = True
@@ -194,7 +193,7 @@ class Worker(arq.Worker):
         """Record what ended; what can't be recorded now is kept for the next round."""
         if not self._ended:
             return self.settings.poll_seconds
-        await asyncio.sleep(_COALESCE_SECONDS)
+        await asyncio.sleep(0)  # what else ends in this round of the loop comes along
         # With the token of now: a lapsed lease may have come back to us meanwhile.
         batch = [
             msgspec.structs.replace(ended, token=self._held[ended.id].token)
@@ -297,7 +296,7 @@ class Worker(arq.Worker):
                 ):
                     await self.finish()
             except (RedisError, OSError):  # TimeoutError is an OSError
-                await asyncio.sleep(_COALESCE_SECONDS * 50)
+                await asyncio.sleep(_FLUSH_PAUSE_SECONDS)
         if self._ended:
             log.error("%d outcomes could not be recorded: their executions run again", len(self._ended))
 
