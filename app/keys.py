@@ -17,8 +17,8 @@ class Keys:
     def __init__(self, shard: int = 0) -> None:
         self.tag = f"{{{shard}}}"
         self.prefix = f"cs:{self.tag}:"
-        # HASH: serial (the last number given to a change), pulse (when a worker last claimed, ms),
-        # takeover_after (ms), format (of what is stored). Also the key by which every script is routed.
+        # HASH: serial (the last number given to a change), pulse (when a worker last called, ms),
+        # takeover_after (ms), strays (queue entries that were none of ours). Every script is routed by it.
         self.root = f"{self.prefix}shard"
         # ZSET: workspace → the earliest slot in its own due index, ms
         self.due = f"{self.prefix}due"
