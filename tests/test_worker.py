@@ -450,10 +450,10 @@ async def test_several_workers_share_the_work_and_send_each_once(
 
 async def test_a_new_trigger_starts_without_waiting_for_a_poll(make_shard: ShardFactory) -> None:
     shard = make_shard(real_time=True)
-    async with Target().running() as target:
-        async with worker_running(make_shard(real_time=True, poll_seconds=60)) as worker:
-            await eventually(lambda: worker._claims >= 1)  # it has looked, and sleeps
-            begun = time.time()
-            await triggers.replace(shard, "acme", [("t", define("* * * * * *", url=target.url))])
-            await eventually(lambda: target.received)
-            assert target.received[0].at - begun < 3
+    sleepy = make_shard(real_time=True, poll_seconds=60)
+    async with Target().running() as target, worker_running(sleepy) as worker:
+        await eventually(lambda: worker._claims >= 1)  # it has looked, and sleeps
+        begun = time.time()
+        await triggers.replace(shard, "acme", [("t", define("* * * * * *", url=target.url))])
+        await eventually(lambda: target.received)
+        assert target.received[0].at - begun < 3
