@@ -21,27 +21,59 @@ Timeout = Annotated[float, Meta(gt=0, le=3600)]
 Retries = Annotated[int, Meta(ge=0, le=100)]
 
 
+OverlapPolicy = Literal["allow", "skip", "queue", "replace"]
+CatchUp = Literal["", "all", "latest"]
+RetryStrategy = Literal["exponential", "linear", "fixed"]
+Delivery = Literal["at_least_once", "at_most_once"]
+GapPolicy = Literal["", "after", "skip"]
+RepeatPolicy = Literal["", "first", "second", "both"]
+
+
 class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """A trigger's definition as it is stored: equal definitions have equal bytes (:func:`pack_definition`).
 
-    Three groups, in which further fields find their place: when (schedule), what (request), and how
-    (policies). Defaults are left out of the bytes, so that a new field changes no stored definition.
+    Four groups: when (schedule), what (request), how (policies), and what is for people. Defaults are left
+    out of the bytes, so that a new field changes no stored definition. Exactly one of ``cron``, ``interval``
+    and ``at`` is set. Moments are ms since the epoch, 0 for none.
     """
 
     # when
-    cron: str
+    cron: str = ""
+    interval: int = 0  # seconds
+    at: int = 0
     timezone: str = "UTC"
+    dst_gap: GapPolicy = ""  # empty: as in Debian's cron
+    dst_repeat: RepeatPolicy = ""
+    starts_at: int = 0
+    ends_at: int = 0  # the last moment at which a slot may be
+    max_runs: int = 0  # 0: no bound
+    jitter_seconds: int = 0
+    start_deadline_seconds: float | None = None  # None: the setting's
     enabled: bool = True
     # what
     url: str
     method: Method
     headers: dict[str, str] = {}
     payload: bytes = b""  # JSON text without insignificant space; empty: none
-    # how
     timeout_seconds: float = 30.0
+    # how
+    overlap_policy: OverlapPolicy = "allow"
+    queue_limit: int = 1  # with overlap_policy queue: how many wait
+    catch_up_missed: CatchUp = ""
+    catch_up_window_seconds: int = 86_400
+    delivery: Delivery = "at_least_once"
     max_retries: int = 3
+    retry_strategy: RetryStrategy = "exponential"
+    retry_delay_seconds: float | None = None  # None: the strategy's own: 1, 5, 60
+    retry_max_delay_seconds: float = 3600.0
+    retry_jitter: float = 0.0  # the part of a delay that is random, 0 to 1
+    retry_on: tuple[str, ...] = ()  # statuses (503, 5xx, 500-599) and failure kinds; empty: the usual ones
+    success_codes: tuple[str, ...] = ()  # statuses; empty: 2xx
+    disable_on_gone: bool = False
     # for people
     name: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
 
 
 class TriggerInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,6 +154,8 @@ class FailureKind(StrEnum):
     STATUS = "status"
     INTERNAL = "internal"  # a definition that this worker can't send: our fault, not the target's
     WORKER_LOST = "worker_lost"  # the worker died, or lost its lease: the outcome is unknown
+    UNKNOWN_OUTCOME = "unknown_outcome"  # the same, where the trigger says at most once: not sent again
+    CANCELLED = "cancelled"  # cut off: a person, or the next slot of an overlap policy, cancelled it
 
 
 class Trigger(Struct, frozen=True, kw_only=True):
