@@ -15,6 +15,9 @@ CronspaceError
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -41,8 +44,22 @@ class Fault(msgspec.Struct, frozen=True, order=True):
     message: str
 
 
+def unknown_name(name: str, valid: Sequence[str], what: str = "field") -> str:
+    """The message for a name that does not exist, with the nearest valid one; ``what`` it is a name of."""
+    near = [one for one in valid if name and one.startswith(name)]
+    near = near or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    if near:
+        return f"unknown {what}; did you mean {near[0]!r}?"
+    if valid:
+        return f"unknown {what}; the {what}s are {', '.join(sorted(valid))}"
+    return f"unknown {what}; there are none here"
+
+
 class ApiError(CronspaceError):
-    """An error that a caller of the API sees as a problem document (RFC 9457)."""
+    """An error that a caller of the API sees as a problem document (RFC 9457).
+
+    The first sentence of a subclass says when it is raised: the API's document quotes it.
+    """
 
     status = 500
     code = "internal_error"
@@ -56,36 +73,48 @@ class ApiError(CronspaceError):
 
 
 class InvalidRequest(ApiError):
+    """The input is not valid; `errors` has one entry per fault."""
+
     status = 400
     code = "invalid_request"
     title = "Invalid request"
 
 
 class BodyTooLarge(ApiError):
+    """The body is larger than the server reads."""
+
     status = 413
     code = "body_too_large"
     title = "Body too large"
 
 
 class NotFound(ApiError):
+    """There is nothing of that name."""
+
     status = 404
     code = "not_found"
     title = "Not found"
 
 
 class MethodNotAllowed(ApiError):
+    """The path exists, but not with this method; `Allow` has those that do."""
+
     status = 405
     code = "method_not_allowed"
     title = "Method not allowed"
 
 
 class ReplaceConflict(ApiError):
+    """Other replaces of the workspace kept winning; try again."""
+
     status = 409
     code = "replace_conflict"
     title = "Replaced by others at the same time"
 
 
 class StoreUnavailable(ApiError):
+    """Redis can't be reached or refuses to write; try again."""
+
     status = 503
     code = "store_unavailable"
     title = "Redis is not available"

@@ -10,11 +10,15 @@ import uvicorn
 from starlette.applications import Starlette
 
 from app.api import echo, executions, health, triggers
+from app.api.operations import routes_of
 from app.api.problems import HANDLERS
 from app.config import Settings, load_settings
 from app.errors import ConfigError
 from app.logs import set_up_logging
 from app.store import Shard, connect
+
+# In the order of the document.
+NOUNS = (triggers.noun, executions.noun, health.noun)
 
 
 def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
@@ -27,7 +31,7 @@ def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
         if shard is None:
             await used.redis.aclose()
 
-    routes = [*triggers.routes, *executions.routes, *health.routes]
+    routes = routes_of(NOUNS)
     if settings.echo:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)

@@ -1,19 +1,20 @@
-"""A target for trying things: answers with the request that it got. Served with CRONSPACE_ECHO only."""
+"""A target for trying things: answers with the request that it got. Served with CRONSPACE_ECHO only.
+
+It is no operation of the API: it takes anything, and the document does not show it.
+"""
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 from starlette.routing import Route
-
-from app.api.problems import json_response
 
 _MOST_SHOWN = 2048
 
 
-async def echo(request: Request) -> Response:
+async def echo(request: Request) -> JSONResponse:
     """What arrived; ``?status=503`` chooses the status of the answer."""
     body = await request.body()
     status = request.query_params.get("status", "200")
-    return json_response(
+    return JSONResponse(
         {
             "method": request.method,
             "path": request.url.path,

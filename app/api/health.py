@@ -1,18 +1,26 @@
 """Whether the API runs."""
 
+from __future__ import annotations
+
 import time
+from typing import Literal
 
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
-from app.api.problems import json_response
+from app.api.answers import Answer
+from app.api.operations import Noun
 from app.clock import rfc3339
+from app.formats import Moment
+
+noun = Noun("health", "Whether the API runs.", "/health")
 
 
-async def health(_: Request) -> Response:
+class Health(Answer, frozen=True, kw_only=True):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+    timestamp: Moment
+
+
+@noun.operation("GET")
+async def health() -> Health:
     """The process answers; this says nothing about Redis."""
-    return json_response({"status": "ok", "timestamp": rfc3339(int(time.time() * 1000))})
-
-
-routes = [Route("/health", health, methods=["GET"])]
+    return Health(timestamp=rfc3339(int(time.time() * 1000)))

@@ -1,40 +1,50 @@
-"""Errors as problem documents (RFC 9457), and JSON answers."""
+"""Errors as problem documents (RFC 9457)."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from redis.exceptions import RedisError, ResponseError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.errors import ApiError, MethodNotAllowed, NotFound, StoreUnavailable
+from app.api.answers import about
+from app.errors import ApiError, Fault, MethodNotAllowed, NotFound, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 
 
-def json_response(body: Any, status: int = 200) -> Response:
-    """An answer in JSON."""
-    return Response(_encode(body), status, media_type="application/json")
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong: a problem document (RFC 9457)."""
+
+    type: Annotated[str, about("Always `about:blank`: `code` tells the kind.", const="about:blank")] = (
+        "about:blank"
+    )
+    title: Annotated[str, about("The kind of error, for people.")]
+    status: Annotated[int, about("The HTTP status.")]
+    detail: Annotated[str, about("What went wrong this time, and what can be done.")]
+    code: Annotated[str, about("The kind of error, for programs: it will not change.")]
+    success: Annotated[bool, about("Always false.", const=False)] = False
+    errors: Annotated[
+        list[Fault] | UnsetType, about("One entry per fault of the input; left out when there is none.")
+    ] = UNSET
 
 
 def problem(error: ApiError) -> Response:
-    """An error's answer; ``errors`` has one entry per fault of an input."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": error.title,
-        "status": error.status,
-        "detail": error.detail,
-        "code": error.code,
-        "success": False,
-    }
-    if error.faults:
-        body["errors"] = error.faults
+    """An error's answer."""
+    body = Problem(
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        code=error.code,
+        errors=error.faults or UNSET,
+    )
     return Response(_encode(body), error.status, headers=error.headers, media_type="application/problem+json")
 
 

@@ -4,118 +4,156 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from typing import Annotated
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from msgspec import UNSET, UnsetType
 
-from app.api.problems import json_response
-from app.clock import rfc3339
-from app.config import Settings
-from app.errors import BodyTooLarge, Fault, InvalidRequest
-from app.models import Definition, TriggerInput
+from app.api.answers import JSON_TYPES, Answer, WorkspaceAnswer, about, moment
+from app.api.operations import Noun
+from app.errors import Fault, InvalidRequest, ReplaceConflict
+from app.formats import Cron, HttpUrl, Moment, TriggerId, WorkspaceId, Zone
+from app.models import Changes, Definition, Method, ReplaceInput, TriggerInput
+from app.models import Trigger as Stored
 from app.store import Shard
 from app.store import triggers as store
-from app.validation import MASK, check_workspace_id, parse_replace
+from app.validation import MASK, parse_replace
 
 # Header names whose values are credentials by all likelihood; answers show MASK instead.
 _SECRET_NAME = re.compile(r"auth|cookie|token|secret|password|signature|credential|api-?key|-key$", re.I)
 
+noun = Noun(
+    "triggers", "What to send and when: a workspace's set.", "/api/workspaces/{workspace_id}/triggers"
+)
 
-async def replace_triggers(request: Request) -> Response:
-    """Put the body's set in the place of the workspace's own."""
-    shard, workspace = _target(request)
-    body = await _read_body(request, shard.settings)
+Revision = Annotated[int, about("Counts the accepted versions of the set.", minimum=0)]
+
+
+class Job(Answer, frozen=True, kw_only=True):
+    """A trigger as a replace shows it."""
+
+    job_id: Annotated[str, about("The workspace's id and the trigger's.")] = msgspec.field(name="jobId")
+    job_name: Annotated[str, about("A name for display.")] = msgspec.field(name="jobName")
+    cron: Annotated[Cron, about("When, in the trigger's time zone.")]
+    url: HttpUrl
+    method: Method
+    id: TriggerId
+    name: str | None
+    timezone: Zone
+    enabled: bool
+    next_run_at: Annotated[Moment | None, about("The next slot; null when there is none.")]
+
+
+class ListedJob(Job, frozen=True, kw_only=True):
+    """A trigger with its whole definition."""
+
+    headers: Annotated[dict[str, str], about(f"Values that look like credentials are shown as {MASK}.")]
+    timeout_seconds: float
+    max_retries: int
+    payload: Annotated[
+        msgspec.Raw | UnsetType, about("Any JSON value; left out when there is none.", type=JSON_TYPES)
+    ] = UNSET
+    error: Annotated[str | UnsetType, about("Why its next slot can't be computed.")] = UNSET
+
+
+class TriggersReplaced(WorkspaceAnswer, frozen=True, kw_only=True):
+    """What a replace did."""
+
+    removed: Annotated[int, about("The size of the old set.")]
+    added: Annotated[int, about("The size of the new set.")]
+    jobs: list[Job]
+    revision: Revision
+    changes: Changes
+
+
+class TriggerList(WorkspaceAnswer, frozen=True, kw_only=True):
+    """A whole set, in the order in which it was declared."""
+
+    count: int
+    jobs: list[ListedJob]
+    revision: Revision
+
+
+class TriggersDeleted(WorkspaceAnswer, frozen=True, kw_only=True):
+    """What emptying a set did."""
+
+    removed: Annotated[int, about("The size of the old set.")]
+    revision: Revision
+    changes: Changes
+
+
+@noun.operation("PUT", body=ReplaceInput, errors=(ReplaceConflict,), name="put_triggers")
+@noun.operation("POST", body=ReplaceInput, errors=(ReplaceConflict,))
+async def replace_triggers(shard: Shard, workspace_id: WorkspaceId, body: bytes) -> TriggersReplaced:
+    """Put the body's set in the place of the workspace's own.
+
+    The whole set is swapped at once. A trigger whose definition did not change keeps its next slot, its
+    phase and its history; nothing of a removed trigger is sent any more.
+    """
     inputs = await asyncio.to_thread(parse_replace, body, shard.settings)  # a large one takes a while
     ids = [str(index) if given.id is None else given.id for index, given in enumerate(inputs)]
-    definitions = await _unmask(shard, workspace, ids, inputs)
-    done = await store.replace(shard, workspace, list(zip(ids, definitions, strict=True)))
-    return json_response(
-        {
-            "success": True,
-            "workspace_id": workspace,
-            "removed": done.removed,
-            "added": done.added,
-            "jobs": [
-                {**_job(workspace, id_, definition), "next_run_at": _time(slot)}
-                for id_, definition, slot in zip(ids, definitions, done.next_slots, strict=True)
-            ],
-            "revision": done.revision,
-            "changes": done.changes,
-        }
+    definitions = await _unmask(shard, workspace_id, ids, inputs)
+    done = await store.replace(shard, workspace_id, list(zip(ids, definitions, strict=True)))
+    return TriggersReplaced(
+        workspace_id=workspace_id,
+        removed=done.removed,
+        added=done.added,
+        jobs=[
+            _job(workspace_id, id_, definition, slot)
+            for id_, definition, slot in zip(ids, definitions, done.next_slots, strict=True)
+        ],
+        revision=done.revision,
+        changes=done.changes,
     )
 
 
-async def list_triggers(request: Request) -> Response:
+@noun.operation("GET")
+async def list_triggers(shard: Shard, workspace_id: WorkspaceId) -> TriggerList:
     """The whole set, in the order in which it was declared."""
-    shard, workspace = _target(request)
-    current = await store.read(shard, workspace)
-    jobs = []
-    for trigger in current.triggers:
-        definition = trigger.definition
-        job = {
-            **_job(workspace, trigger.id, definition),
-            "next_run_at": _time(trigger.next_slot),
-            "headers": {name: _shown(name, value) for name, value in definition.headers.items()},
-            "timeout_seconds": definition.timeout_seconds,
-            "max_retries": definition.max_retries,
-        }
-        if definition.payload:
-            job["payload"] = msgspec.Raw(definition.payload)
-        if trigger.error:
-            job["error"] = trigger.error
-        jobs.append(job)
-    return json_response(
-        {
-            "success": True,
-            "workspace_id": workspace,
-            "count": len(jobs),
-            "jobs": jobs,
-            "revision": current.revision,
-        }
+    current = await store.read(shard, workspace_id)
+    return TriggerList(
+        workspace_id=workspace_id,
+        count=len(current.triggers),
+        jobs=[_listed(workspace_id, trigger) for trigger in current.triggers],
+        revision=current.revision,
     )
 
 
-async def delete_triggers(request: Request) -> Response:
+@noun.operation("DELETE", errors=(ReplaceConflict,))
+async def delete_triggers(shard: Shard, workspace_id: WorkspaceId) -> TriggersDeleted:
     """Empty the set."""
-    shard, workspace = _target(request)
-    done = await store.replace(shard, workspace, [])
-    return json_response(
-        {
-            "success": True,
-            "workspace_id": workspace,
-            "removed": done.removed,
-            "revision": done.revision,
-            "changes": done.changes,
-        }
+    done = await store.replace(shard, workspace_id, [])
+    return TriggersDeleted(
+        workspace_id=workspace_id, removed=done.removed, revision=done.revision, changes=done.changes
     )
 
 
-def _target(request: Request) -> tuple[Shard, str]:
-    workspace = request.path_params["workspace"]
-    check_workspace_id(workspace)
-    return request.app.state.shard, workspace
+def _job(workspace: str, id_: str, definition: Definition, next_slot: int | None) -> Job:
+    """Ids and names in the form that clients expect."""
+    return Job(
+        job_id=f"{workspace}:{id_}",
+        job_name=f"{workspace}-trigger-{id_}",
+        cron=definition.cron,
+        url=definition.url,
+        method=definition.method,
+        id=id_,
+        name=definition.name or None,
+        timezone=definition.timezone,
+        enabled=definition.enabled,
+        next_run_at=moment(next_slot),
+    )
 
 
-def _job(workspace: str, id_: str, definition: Definition) -> dict[str, Any]:
-    """The part of a trigger that every answer has; ids and names in the form that clients expect."""
-    return {
-        "jobId": f"{workspace}:{id_}",
-        "jobName": f"{workspace}-trigger-{id_}",
-        "cron": definition.cron,
-        "url": definition.url,
-        "method": definition.method,
-        "id": id_,
-        "name": definition.name or None,
-        "timezone": definition.timezone,
-        "enabled": definition.enabled,
-    }
-
-
-def _time(ms: int | None) -> str | None:
-    return None if ms is None else rfc3339(ms)
+def _listed(workspace: str, trigger: Stored) -> ListedJob:
+    definition = trigger.definition
+    return ListedJob(
+        **msgspec.structs.asdict(_job(workspace, trigger.id, definition, trigger.next_slot)),
+        headers={name: _shown(name, value) for name, value in definition.headers.items()},
+        timeout_seconds=definition.timeout_seconds,
+        max_retries=definition.max_retries,
+        payload=msgspec.Raw(definition.payload) if definition.payload else UNSET,
+        error=trigger.error or UNSET,
+    )
 
 
 def _shown(name: str, value: str) -> str:
@@ -143,26 +181,3 @@ async def _unmask(
     if faults:
         raise InvalidRequest("The body has masked values that stand for nothing; nothing was stored.", faults)
     return definitions
-
-
-async def _read_body(request: Request, settings: Settings) -> bytes:
-    limit = settings.max_body_bytes
-    too_large = BodyTooLarge(f"The body is larger than {limit} bytes (CRONSPACE_MAX_BODY_BYTES).")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large
-    parts = bytearray()
-    async for chunk in request.stream():
-        parts += chunk
-        if len(parts) > limit:
-            raise too_large
-    return bytes(parts)
-
-
-_PATH = "/api/workspaces/{workspace}/triggers"
-
-routes = [
-    Route(_PATH, replace_triggers, methods=["POST", "PUT"]),
-    Route(_PATH, list_triggers, methods=["GET"]),
-    Route(_PATH, delete_triggers, methods=["DELETE"]),
-]

@@ -1,0 +1,267 @@
+"""Operations: each is declared once, and routing, reading, errors and the OpenAPI document come from that.
+
+    noun = Noun("executions", "What became of the slots.", "/api/workspaces/{workspace_id}/executions")
+
+    @noun.operation("GET", "/{execution_id}", errors=(NotFound,))
+    async def get_execution(shard: Shard, workspace_id: WorkspaceId, execution_id: str) -> ExecutionAnswer:
+        '''One execution with every attempt.
+
+        The first line is the summary, the rest the description.
+        '''
+
+The handler's parameters say what it takes:
+
+* a name of the path's: that value, of the annotated type
+* ``query``, ``headers``: a Struct of the parameters; ``if_match`` is the header ``If-Match``
+* ``body``: a Struct, or ``Struct | None`` where the body may be left out; or ``bytes`` for a body that the
+  handler parses itself, and then ``operation(body=…)`` names the type for the document
+* ``shard``: the store; only an operation that takes it can answer 503
+* ``call``: the rest of the request, and the answer's status and headers
+
+The annotated type of what it returns is the answer. Whatever is wrong with path, query and headers is told at
+once, and unknown query parameters are refused: a misspelt ``?dry_run`` must not replace anything.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, compile_path
+from starlette.types import Receive, Scope, Send
+
+from app.api.reading import Body, Field, Fields
+from app.errors import ApiError, BodyTooLarge, Fault, InvalidRequest, MethodNotAllowed, StoreUnavailable
+
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[msgspec.Struct]])
+
+_SPECIAL = ("shard", "call", "query", "headers", "body")
+_encode = msgspec.json.Encoder().encode
+
+
+class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The query of an operation without parameters."""
+
+
+class Call:
+    """A request beside its declared input, and what an answer has beside its body."""
+
+    __slots__ = ("headers", "request", "status")
+
+    def __init__(self, request: Request, status: int) -> None:
+        self.request = request
+        self.status = status  # of the answer: one of those declared
+        self.headers: dict[str, str] = {}  # of the answer: only those declared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of one path."""
+
+    tag: str
+    name: str
+    method: str
+    path: str
+    summary: str
+    description: str
+    handler: Callable[..., Awaitable[msgspec.Struct]]
+    takes: frozenset[str]
+    in_path: Mapping[str, Any]  # name → type
+    query: type[msgspec.Struct]
+    headers: type[msgspec.Struct] | None
+    body: type[msgspec.Struct] | None
+    body_required: bool
+    body_raw: bool
+    answer: type[msgspec.Struct]
+    statuses: tuple[int, ...]  # the usual one first
+    answer_headers: Mapping[str, str]  # name → description
+    errors: tuple[type[ApiError], ...]
+
+    _path: Mapping[str, Field] = field(init=False, repr=False)
+    _query: Fields = field(init=False, repr=False)
+    _headers: Fields | None = field(init=False, repr=False)
+    _body: Body | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        readers = {
+            "_path": {name: Field(name, hint) for name, hint in self.in_path.items()},
+            "_query": Fields(self.query, text=True),
+            "_headers": Fields(self.headers, text=True, kebab=True) if self.headers else None,
+            "_body": Body(self.body) if self.body and not self.body_raw else None,
+        }
+        for name, reader in readers.items():
+            object.__setattr__(self, name, reader)
+
+    async def answer_to(self, request: Request) -> Response:
+        """Read the request, let the handler do it, encode the answer; raises :class:`ApiError`."""
+        given = self._read_parameters(request)
+        call = Call(request, self.statuses[0])
+        if "shard" in self.takes:
+            given["shard"] = request.app.state.shard
+        if "call" in self.takes:
+            given["call"] = call
+        if self.body is not None:
+            given["body"] = await self._read_body(request)
+        content = _encode(await self.handler(**given))
+        return Response(content, call.status, call.headers, media_type="application/json")
+
+    def _read_parameters(self, request: Request) -> dict[str, Any]:
+        faults: list[Fault] = []
+        given = {name: reader.read(request.path_params[name], faults) for name, reader in self._path.items()}
+        query = self._query.read(request.query_params.multi_items(), faults, "parameter")
+        headers = {}
+        if self._headers is not None:
+            known = [(name, value) for name, value in request.headers.items() if name in self._headers.names]
+            headers = self._headers.read(known, faults, "header")
+        if faults:
+            raise InvalidRequest("The request is not valid; nothing was done.", faults)
+        if "query" in self.takes:
+            given["query"] = self.query(**query)
+        if self.headers is not None:
+            given["headers"] = self.headers(**headers)
+        return given
+
+    async def _read_body(self, request: Request) -> Any:
+        body = await _bounded(request, request.app.state.shard.settings.max_body_bytes)
+        if not body and not self.body_required:
+            return None
+        return body if self._body is None else self._body.read(body)
+
+
+class Noun:
+    """The operations on one kind of thing: a tag of the document, with a path that theirs begin with."""
+
+    def __init__(self, tag: str, description: str, path: str = "") -> None:
+        self.tag = tag
+        self.description = description
+        self.operations: list[Operation] = []
+        self._path = path
+
+    def operation(
+        self,
+        method: str,
+        path: str = "",
+        *,
+        body: type[msgspec.Struct] | None = None,
+        status: int | tuple[int, ...] = 200,
+        headers: Mapping[str, str] | None = None,
+        errors: tuple[type[ApiError], ...] = (),
+        name: str | None = None,
+    ) -> Callable[[Handler], Handler]:
+        """Declare an operation; a second declaration above the first gives it a second method and ``name``.
+
+        ``status`` are those of a good answer, the usual one first; ``headers`` describes the answer's;
+        ``errors`` are those that the handler raises, beside the ones that follow from what it takes.
+        """
+
+        def declare(handler: Handler) -> Handler:
+            declared = _declared(handler, self._path + path, body)
+            summary, _, description = (inspect.getdoc(handler) or "").partition("\n")
+            operation = Operation(
+                tag=self.tag,
+                name=name or handler.__name__,
+                method=method,
+                path=self._path + path,
+                summary=summary.removesuffix("."),
+                description=description.strip(),
+                handler=handler,
+                statuses=(status,) if isinstance(status, int) else status,
+                answer_headers=headers or {},
+                errors=_errors(declared, errors),
+                **declared,
+            )
+            self.operations.append(operation)
+            return handler
+
+        return declare
+
+
+def _declared(handler: Callable[..., Any], path: str, body: type[msgspec.Struct] | None) -> dict[str, Any]:
+    """What the handler's signature declares; raises :class:`TypeError` where it does not fit the path."""
+    hints = get_type_hints(handler, include_extras=True)
+    answer = hints.pop("return")
+    in_path = {name: hint for name, hint in hints.items() if name not in _SPECIAL}
+    if set(in_path) != set(compile_path(path)[2]):
+        raise TypeError(f"{handler.__name__} takes {sorted(in_path)}, but its path is {path}")
+    options = get_args(hints.get("body"))
+    kinds = [one for one in options or [hints.get("body")] if one is not NoneType and one is not None]
+    raw = kinds == [bytes]
+    if raw != (body is not None):
+        raise TypeError(f"{handler.__name__}: a body of bytes goes with operation(body=…), and only that")
+    return {
+        "takes": frozenset(hints),
+        "in_path": in_path,
+        "query": hints.get("query", NoQuery),
+        "headers": hints.get("headers"),
+        "body": body if raw else next(iter(kinds), None),
+        "body_required": NoneType not in options,
+        "body_raw": raw,
+        "answer": answer,
+    }
+
+
+def _errors(declared: dict[str, Any], raised: tuple[type[ApiError], ...]) -> tuple[type[ApiError], ...]:
+    """The errors that can be met: a query can always be wrong, the rest follows from what is taken."""
+    found: list[type[ApiError]] = [InvalidRequest, *raised]
+    if declared["body"] is not None:
+        found.append(BodyTooLarge)
+    if "shard" in declared["takes"]:
+        found.append(StoreUnavailable)
+    return tuple(sorted(dict.fromkeys(found), key=lambda error: (error.status, error.code)))
+
+
+class _Resource:
+    """All operations of a path, as an ASGI application."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        self._operations = {one.method: one for one in operations}
+        methods = {*self._operations, "OPTIONS"} | ({"HEAD"} if "GET" in self._operations else set())
+        self._allow = ", ".join(sorted(methods))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        response = await self._answer_to(request)
+        await response(scope, receive, send)
+
+    async def _answer_to(self, request: Request) -> Response:
+        method = request.method
+        if method == "OPTIONS":
+            return Response(status_code=204, headers={"allow": self._allow})
+        operation = self._operations.get("GET" if method == "HEAD" else method)
+        if operation is None:
+            refused = MethodNotAllowed(f"{method} is not a method of {request.url.path}.")
+            refused.headers = {"allow": self._allow}
+            raise refused
+        response = await operation.answer_to(request)
+        if method == "HEAD":  # with the length that the body would have had
+            response.body = b""
+        return response
+
+
+def routes_of(nouns: Iterable[Noun]) -> list[Route]:
+    """The routes; a path with a word goes before one with a parameter in its place."""
+    paths: dict[str, list[Operation]] = {}
+    for noun in nouns:
+        for operation in noun.operations:
+            paths.setdefault(operation.path, []).append(operation)
+    ordered = sorted(paths, key=lambda path: [part.startswith("{") for part in path.split("/")])
+    return [Route(path, _Resource(paths[path])) for path in ordered]
+
+
+async def _bounded(request: Request, limit: int) -> bytes:
+    too_large = BodyTooLarge(f"The body is larger than {limit} bytes (CRONSPACE_MAX_BODY_BYTES).")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    parts = bytearray()
+    async for chunk in request.stream():
+        parts += chunk
+        if len(parts) > limit:
+            raise too_large
+    return bytes(parts)
