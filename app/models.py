@@ -158,15 +158,47 @@ class FailureKind(StrEnum):
     CANCELLED = "cancelled"  # cut off: a person, or the next slot of an overlap policy, cancelled it
 
 
+class Standing(StrEnum):
+    """How a trigger stands; what comes first here hides what comes after."""
+
+    DISABLED = "disabled"
+    PAUSED = "paused"
+    FINISHED = "finished"  # no further slot: sent, `ends_at` or `max_runs` reached
+    ERROR = "error"  # its next slot can't be computed
+    ACTIVE = "active"
+
+
+class Pause(Struct, frozen=True):
+    """An operator's hold on a trigger or a workspace."""
+
+    since: int  # ms
+    note: str
+
+
+class LastSlot(Struct, frozen=True):
+    """What became of one of a trigger's last slots; this outlives its execution. Times in ms."""
+
+    slot: int
+    state: State
+    status: int  # the target's last answer; 0: none
+    lateness: int
+    duration: int
+
+
 class Trigger(Struct, frozen=True, kw_only=True):
     """A stored trigger with its place in the schedule. Times are ms since the epoch."""
 
     id: str
     definition: Definition
     position: int
-    version: int
+    version: int  # serial of the change that last altered it
+    standing: Standing
     next_slot: int | None
-    error: str | None
+    error: str | None = None
+    pause: Pause | None = None
+    runs: int = 0  # executions made, counted where `max_runs` bounds them
+    anchor: int = 0  # from where an interval counts; 0: from `starts_at`, or it is none
+    last: LastSlot | None = None  # read where it is asked for
 
 
 class TriggerSet(Struct, frozen=True):

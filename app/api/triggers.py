@@ -15,7 +15,7 @@ from app.errors import Fault, InvalidRequest, ReplaceConflict
 from app.formats import Cron, HttpUrl, Moment, TriggerId, WorkspaceId, Zone
 from app.models import Changes, Definition, Method, ReplaceInput, TriggerInput
 from app.models import Trigger as Stored
-from app.store import Shard
+from app.store import Shard, catalog
 from app.store import triggers as store
 from app.validation import MASK, parse_replace
 
@@ -110,7 +110,7 @@ async def replace_triggers(shard: Shard, workspace_id: WorkspaceId, body: bytes)
 @noun.operation("GET")
 async def list_triggers(shard: Shard, workspace_id: WorkspaceId) -> TriggerList:
     """The whole set, in the order in which it was declared."""
-    current = await store.read(shard, workspace_id)
+    current = await catalog.read(shard, workspace_id)
     return TriggerList(
         workspace_id=workspace_id,
         count=len(current.triggers),
