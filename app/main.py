@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.applications import Starlette
 
-from app.api import echo, executions, health, triggers
+from app.api import cron, echo, executions, health, triggers
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS
 from app.config import Settings, load_settings
@@ -18,7 +18,7 @@ from app.logs import set_up_logging
 from app.store import Shard, connect
 
 # In the order of the document.
-NOUNS = (triggers.noun, executions.noun, health.noun)
+NOUNS = (triggers.noun, executions.noun, cron.noun, health.noun)
 
 
 def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:

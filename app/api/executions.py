@@ -11,7 +11,7 @@ from app.api.answers import Answer, WorkspaceAnswer, about, moment
 from app.api.operations import Noun
 from app.clock import rfc3339
 from app.errors import Fault, InvalidRequest, NotFound
-from app.formats import Moment, TriggerId, WorkspaceId
+from app.formats import Cursor, Moment, TriggerId, WorkspaceId
 from app.models import Attempt, Execution, FailureKind, State
 from app.store import Shard
 from app.store import executions as store
@@ -27,7 +27,7 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     state: Annotated[State | None, about("Only those in this state.")] = None
     trigger: Annotated[TriggerId | None, about("Only those of this trigger.")] = None
     limit: Annotated[int, Meta(ge=1, le=500, description="How many at most.")] = 50
-    cursor: Annotated[str | None, about("`next_cursor` of the page before.", format="cursor")] = None
+    cursor: Annotated[Cursor | None, about("Begins after the page that gave it.")] = None
 
 
 class Failure(Answer, frozen=True, kw_only=True):
@@ -81,7 +81,7 @@ class ExecutionList(WorkspaceAnswer, frozen=True, kw_only=True):
 
     count: Annotated[int, about("How many are on this page.")]
     executions: list[ListedExecution]
-    next_cursor: Annotated[str | None, about("Gives the next page; null on the last one.")]
+    next_cursor: Annotated[Cursor | None, about("Gives the next page; null on the last one.")]
 
 
 class ExecutionAnswer(WorkspaceAnswer, frozen=True, kw_only=True):
