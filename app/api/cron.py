@@ -11,7 +11,7 @@ from zoneinfo import available_timezones
 import msgspec
 from msgspec import Meta
 
-from app.api.answers import Answer, about
+from app.api.fields import Answer, about
 from app.api.operations import Noun
 from app.clock import to_ms
 from app.errors import InvalidSchedule
@@ -27,7 +27,7 @@ _LAST = datetime(9999, 1, 1, tzinfo=UTC)  # the calendar's last year is not aske
 class ValidateQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A schedule to look at."""
 
-    expression: Annotated[str, about("A cron expression, perhaps a wrong one.")]
+    expression: Annotated[str, about("A cron expression, perhaps a wrong one.", examples=["0 9 * * 1-5"])]
     timezone: Annotated[str, about("The name of an IANA time zone.")] = "UTC"
     after: (
         Annotated[datetime, Meta(tz=True, description="Runs after this moment; now, if left out.")] | None
