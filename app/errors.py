@@ -20,7 +20,8 @@ CronspaceError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import msgspec
 
@@ -68,6 +69,7 @@ class ApiError(CronspaceError):
     status = 500
     code = "internal_error"
     title = "Internal error"
+    sends: ClassVar[Mapping[str, str]] = {}  # headers that go with it → what they say
 
     def __init__(self, detail: str, faults: list[Fault] | None = None) -> None:
         super().__init__(detail)
@@ -154,6 +156,7 @@ class StoreUnavailable(ApiError):
     status = 503
     code = "store_unavailable"
     title = "Redis is not available"
+    sends: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before trying again."}
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

@@ -9,26 +9,20 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from app.models import ID_PATTERN
-
-ID_RULE = "an id is 1 to 128 letters, digits, '.', '_' or '-', and begins with a letter or a digit"
-
 # What is not in the registry of JSON schema formats; the API's document tells it to its readers.
 FORMATS = {
     "cron": "a cron expression: 5 fields, 6 with the seconds first, or a preset such as `@daily`",
     "time-zone": "the name of an IANA time zone, such as `Europe/Berlin`",
     "http-url": "an absolute URL with the scheme `http` or `https`, without credentials",
+    "cursor": "what the page before gave as `next_cursor`; its form may change",
     "http-header-name": "a name that a trigger may set: not one that frames the message or that we set",
     "http-header-value": "printable ASCII without a space at either end",
 }
 
-WorkspaceId = Annotated[
-    str, Meta(pattern=ID_PATTERN, description="The workspace's id.", extra={"rule": ID_RULE})
-]
-TriggerId = Annotated[str, Meta(pattern=ID_PATTERN, description="The trigger's id.", extra={"rule": ID_RULE})]
 Cron = Annotated[str, Meta(extra_json_schema={"format": "cron"})]
 Zone = Annotated[str, Meta(extra_json_schema={"format": "time-zone"})]
 HttpUrl = Annotated[str, Meta(extra_json_schema={"format": "http-url"})]
 HeaderName = Annotated[str, Meta(extra_json_schema={"format": "http-header-name"})]
 HeaderValue = Annotated[str, Meta(extra_json_schema={"format": "http-header-value"})]
+Cursor = Annotated[str, Meta(extra_json_schema={"format": "cursor"})]
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]

@@ -9,16 +9,17 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.applications import Starlette
 
-from app.api import echo, executions, health, triggers
+from app.api import cron, echo, executions, health, triggers
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS
+from app.api.reference import reference_routes
 from app.config import Settings, load_settings
 from app.errors import ConfigError
 from app.logs import set_up_logging
 from app.store import Shard, connect
 
 # In the order of the document.
-NOUNS = (triggers.noun, executions.noun, health.noun)
+NOUNS = (triggers.noun, executions.noun, cron.noun, health.noun)
 
 
 def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
@@ -31,7 +32,7 @@ def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
         if shard is None:
             await used.redis.aclose()
 
-    routes = routes_of(NOUNS)
+    routes = [*routes_of(NOUNS), *reference_routes(NOUNS)]
     if settings.echo:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)

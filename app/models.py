@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from app.formats import Cron, HeaderName, HeaderValue, HttpUrl, Zone
+
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z"
 is_id = re.compile(ID_PATTERN).match
 
@@ -79,14 +81,14 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
 class TriggerInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A trigger as a client declares it."""
 
-    cron: str
-    url: str
+    cron: Cron
+    url: HttpUrl
     method: Method
     id: Id | None = None
     name: Annotated[str, Meta(max_length=256)] | None = None
-    timezone: str = "UTC"
+    timezone: Zone = "UTC"
     enabled: bool = True
-    headers: dict[str, str] | None = None
+    headers: dict[HeaderName, HeaderValue] | None = None
     payload: msgspec.Raw | UnsetType = UNSET
     timeout_seconds: Timeout = 30.0
     max_retries: Retries = 3

@@ -7,17 +7,18 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from app.api.answers import Answer, WorkspaceAnswer, about, moment
+from app.api.fields import Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about, moment
 from app.api.operations import Noun
 from app.clock import rfc3339
 from app.errors import Fault, InvalidRequest, NotFound
-from app.formats import Moment, TriggerId, WorkspaceId
+from app.formats import Cursor, Moment
 from app.models import Attempt, Execution, FailureKind, State
 from app.store import Shard
 from app.store import executions as store
 
 noun = Noun("executions", "What became of the slots.", "/api/workspaces/{workspace_id}/executions")
 
+ExecutionId = Annotated[str, about("The execution's id.", examples=["acme:nightly-report:1790000000000"])]
 Status = Annotated[int | None, about("The target's answer; null when there was none.")]
 
 
@@ -27,7 +28,7 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     state: Annotated[State | None, about("Only those in this state.")] = None
     trigger: Annotated[TriggerId | None, about("Only those of this trigger.")] = None
     limit: Annotated[int, Meta(ge=1, le=500, description="How many at most.")] = 50
-    cursor: Annotated[str | None, about("`next_cursor` of the page before.", format="cursor")] = None
+    cursor: Annotated[Cursor | None, about("Begins after the page that gave it.")] = None
 
 
 class Failure(Answer, frozen=True, kw_only=True):
@@ -81,7 +82,7 @@ class ExecutionList(WorkspaceAnswer, frozen=True, kw_only=True):
 
     count: Annotated[int, about("How many are on this page.")]
     executions: list[ListedExecution]
-    next_cursor: Annotated[str | None, about("Gives the next page; null on the last one.")]
+    next_cursor: Annotated[Cursor | None, about("Gives the next page; null on the last one.")]
 
 
 class ExecutionAnswer(WorkspaceAnswer, frozen=True, kw_only=True):
@@ -114,7 +115,11 @@ async def list_executions(shard: Shard, workspace_id: WorkspaceId, query: ListQu
 
 @noun.operation("GET", "/{execution_id}", errors=(NotFound,))
 async def get_execution(
-    shard: Shard, workspace_id: WorkspaceId, execution_id: Annotated[str, about("The execution's id.")]
+    shard: Shard,
+    workspace_id: WorkspaceId,
+    execution_id: Annotated[
+        str, about("The execution's id.", examples=["acme:nightly-report:1790000000000"])
+    ],
 ) -> ExecutionAnswer:
     """One execution with every attempt."""
     execution = await store.get(shard, workspace_id, execution_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Literal
 
-from app.api.answers import Answer
+from app.api.fields import Answer
 from app.api.operations import Noun
 from app.clock import rfc3339
 from app.formats import Moment

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import about
+from app.api.fields import about
 from app.errors import ApiError, Fault, MethodNotAllowed, NotFound, StoreUnavailable
 
 log = logging.getLogger(__name__)

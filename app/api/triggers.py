@@ -9,10 +9,10 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from app.api.answers import JSON_TYPES, Answer, WorkspaceAnswer, about, moment
+from app.api.fields import JSON_TYPES, Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about, moment
 from app.api.operations import Noun
 from app.errors import Fault, InvalidRequest, ReplaceConflict
-from app.formats import Cron, HttpUrl, Moment, TriggerId, WorkspaceId, Zone
+from app.formats import Cron, HttpUrl, Moment, Zone
 from app.models import Changes, Definition, Method, ReplaceInput, TriggerInput
 from app.models import Trigger as Stored
 from app.store import Shard, catalog

@@ -1,0 +1,122 @@
+"""Questions about schedules that need no workspace: whether an expression is valid, and the time zones."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Annotated
+from zoneinfo import available_timezones
+
+import msgspec
+from msgspec import Meta
+
+from app.api.fields import Answer, about
+from app.api.operations import Noun
+from app.clock import to_ms
+from app.errors import InvalidSchedule
+from app.formats import Moment, Zone
+from app.schedule import load_zone, parse
+
+noun = Noun("schedules", "Questions about schedules that need no workspace.", "/api")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = datetime(9999, 1, 1, tzinfo=UTC)  # the calendar's last year is not asked for
+
+
+class ValidateQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A schedule to look at."""
+
+    expression: Annotated[str, about("A cron expression, perhaps a wrong one.", examples=["0 9 * * 1-5"])]
+    timezone: Annotated[str, about("The name of an IANA time zone.")] = "UTC"
+    after: (
+        Annotated[datetime, Meta(tz=True, description="Runs after this moment; now, if left out.")] | None
+    ) = None
+    count: Annotated[int, Meta(ge=1, le=100, description="How many runs to show.")] = 5
+
+
+class ScheduleFault(Answer, frozen=True, kw_only=True):
+    """What is wrong with a schedule."""
+
+    field: Annotated[str, about("The parameter that is wrong.", enum=["expression", "timezone"])]
+    message: str
+
+
+class Validation(Answer, frozen=True, kw_only=True):
+    """Whether a schedule can be used, and what it means."""
+
+    valid: bool
+    error: Annotated[ScheduleFault | None, about("Null when it is valid.")]
+    next_runs: Annotated[list[Moment], about("The next runs, with the zone's offset; fewer where it ends.")]
+
+
+class ZonesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which time zones."""
+
+    text: Annotated[str, about("Only zones whose name contains this, in either case.")] = ""
+
+
+class ShownZone(Answer, frozen=True, kw_only=True):
+    """A time zone."""
+
+    name: Zone
+    offset: Annotated[str, about("From UTC, now.", pattern="^[+-][0-9]{2}:[0-9]{2}$")]
+
+
+class ZoneList(Answer, frozen=True, kw_only=True):
+    """The time zones that a trigger can have."""
+
+    count: int
+    timezones: list[ShownZone]
+
+
+@noun.operation("GET", "/cron/validate")
+async def validate_cron(query: ValidateQuery) -> Validation:
+    """Whether an expression is valid, and when it would run.
+
+    An invalid expression or zone is a good answer, too: `valid` is false and `error` says why.
+    """
+    try:
+        load_zone(query.timezone)
+    except InvalidSchedule as error:
+        return _invalid("timezone", error)
+    try:
+        cron = parse(query.expression)
+    except InvalidSchedule as error:
+        return _invalid("expression", error)
+    after = datetime.now(UTC) if query.after is None else query.after
+    slots = []
+    if after < _LAST:  # the rarest dates are decades apart: a hundred of them take a while
+        start = to_ms(max(after, _EPOCH))
+        slots = await asyncio.to_thread(cron.slots, query.timezone, start, query.count)
+    return Validation(valid=True, error=None, next_runs=[_local(slot, query.timezone) for slot in slots])
+
+
+@noun.operation("GET", "/timezones")
+async def list_timezones(query: ZonesQuery) -> ZoneList:
+    """The time zones by name, with their offsets as they are now."""
+    wanted = query.text.casefold()
+    now = int(time.time()) * 1000
+    zones = [
+        ShownZone(name=name, offset=_offset(_local(now, name)))
+        for name in sorted(available_timezones())
+        if wanted in name.casefold() and name != "localtime"  # the server's own, under no lasting name
+    ]
+    return ZoneList(count=len(zones), timezones=zones)
+
+
+def _invalid(field: str, error: InvalidSchedule) -> Validation:
+    return Validation(valid=False, error=ScheduleFault(field=field, message=str(error)), next_runs=[])
+
+
+def _local(ms: int, zone: str) -> str:
+    """A time in RFC 3339 with the zone's offset, in UTC where that offset is no whole number of minutes."""
+    local = datetime.fromtimestamp(ms / 1000, load_zone(zone))
+    offset = local.utcoffset()
+    if offset is None or offset.seconds % 60:
+        local = local.astimezone(UTC)
+    return local.isoformat(timespec="seconds")
+
+
+def _offset(moment: str) -> str:
+    return moment[-6:]

@@ -1,0 +1,242 @@
+"""The API's document: OpenAPI 3.1, made from the operations and their types, so that it can't drift."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+from msgspec.inspect import type_info
+
+from app import __version__
+from app.api.operations import Noun, Operation
+from app.api.problems import Problem
+from app.errors import ApiError
+from app.formats import FORMATS
+
+JSON = dict[str, Any]
+
+_REF = "#/components/{}/{}"
+_TITLE = "Cronspace"
+_ABOUT = """\
+A scheduler of HTTP requests, per workspace.
+
+A workspace declares its whole set of triggers. Each trigger has a schedule and a request; each slot of the
+schedule becomes an execution, and an execution makes attempts until one succeeds.
+
+**Input** is JSON, whatever its content type. Unknown fields and parameters are refused, with the nearest
+valid name. Moments are RFC 3339 with an offset; in a query, `+` is written `%2B`. Lists in a query have
+commas between their items. Every `GET` answers `HEAD`, too.
+
+**Errors** are problem documents (RFC 9457) with a stable `code`; `errors` has one entry per fault of the
+input.
+
+**Formats** of strings beside the usual ones:
+"""
+
+
+def document_of(nouns: Sequence[Noun]) -> JSON:
+    """The whole document, ready for JSON."""
+    operations = [operation for noun in nouns for operation in noun.operations]
+    schemas = _Schemas(operations)
+    responses: JSON = {}
+    paths: dict[str, JSON] = {}
+    for operation in operations:
+        item = paths.setdefault(operation.path, {})
+        item[operation.method.lower()] = _operation(operation, schemas, responses)
+    formats = "\n".join(f"- `{name}`: {meaning}" for name, meaning in FORMATS.items())
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": _TITLE, "version": __version__, "description": _ABOUT + "\n" + formats},
+        "tags": [
+            {"name": tag, "description": description}
+            for tag, description in {noun.tag: noun.description for noun in reversed(nouns)}.items()
+        ][::-1],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(schemas.components.items())),
+            "responses": dict(sorted(responses.items())),
+        },
+    }
+
+
+class _Schemas:
+    """The schemas of all types that the operations name."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        answers: set[Any] = {Problem}
+        inputs: set[Any] = set()
+        lifted: set[type[msgspec.Struct]] = set()  # their fields stand as parameters
+        for operation in operations:
+            answers.add(operation.answer)
+            lifted.add(operation.query)
+            lifted.update({operation.headers} if operation.headers else ())
+            inputs.update(operation.in_path.values(), {operation.body} if operation.body else ())
+        types = [*answers, *inputs, *lifted]
+        template = _REF.format("schemas", "{name}")
+        refs, components = msgspec.json.schema_components(types, ref_template=template)
+        self._refs = dict(zip(types, refs, strict=True))
+        self._lifted = {struct: components.pop(struct.__name__)["properties"] for struct in lifted}
+        self.components = components
+        sent = set(_reached(answers))
+        for struct in sent & set(_reached(inputs)):
+            if _has_defaults(struct):
+                raise TypeError(f"{struct.__name__} has defaults: it can't be both input and answer")
+        for struct in sent:
+            _close_answer(struct, components[struct.__name__])
+        for one in {*sent, *_reached(inputs), *_reached(lifted)} - lifted:
+            if issubclass(one, Enum):
+                components[one.__name__]["enum"] = [member.value for member in one]
+        for schema in [*components.values(), *self._refs.values(), *self._lifted.values()]:
+            _tidy(schema)
+
+    def of(self, hint: Any) -> JSON:
+        """The schema of a type: a reference where it has a name."""
+        return dict(self._refs[hint])
+
+    def parameters(self, struct: type[msgspec.Struct]) -> dict[str, JSON]:
+        """The schemas of a Struct's fields by their names."""
+        return {name: dict(schema) for name, schema in self._lifted[struct].items()}
+
+
+def _reached(hints: Iterable[Any]) -> Iterator[type]:
+    """The Structs and enumerations that types are made of."""
+    waiting: list[Any] = [type_info(hint) for hint in hints]
+    seen: set[type] = set()
+    while waiting:
+        node = waiting.pop()
+        named = getattr(node, "cls", None)
+        if named is not None:
+            if named in seen:
+                continue
+            seen.add(named)
+            yield named
+        waiting += [field.type for field in getattr(node, "fields", ())]
+        waiting += getattr(node, "types", ())
+        below = (getattr(node, name, None) for name in ("type", "item_type", "key_type", "value_type"))
+        waiting += [one for one in below if one is not None]
+
+
+def _has_defaults(named: type) -> bool:
+    return issubclass(named, msgspec.Struct) and not all(f.required for f in msgspec.structs.fields(named))
+
+
+def _close_answer(named: type, schema: JSON) -> None:
+    """An answer has all its fields, but for those that may be UNSET, and no others."""
+    if not issubclass(named, msgspec.Struct):
+        return
+    schema["required"] = [f.encode_name for f in msgspec.structs.fields(named) if f.default is not UNSET]
+    schema["additionalProperties"] = False
+    for one in schema["properties"].values():
+        one.pop("default", None)
+
+
+def _tidy(schema: Any) -> None:
+    """Python's patterns as JSON schema's, and nothing that says nothing."""
+    if isinstance(schema, list):
+        for one in schema:
+            _tidy(one)
+    if not isinstance(schema, dict):
+        return
+    if isinstance(schema.get("pattern"), str):
+        schema["pattern"] = schema["pattern"].removesuffix("\\Z").removesuffix("$") + "$"
+    if schema.get("required") == []:
+        del schema["required"]
+    if isinstance(schema.get("title"), str):
+        del schema["title"]
+    if isinstance(schema.get("description"), str):
+        schema["description"] = inspect.cleandoc(schema["description"])
+    if "enum" in schema and all(isinstance(value, str) for value in schema["enum"]):
+        schema["type"] = "string"
+    for one in schema.values():
+        _tidy(one)
+
+
+def _operation(operation: Operation, schemas: _Schemas, responses: JSON) -> JSON:
+    shown: JSON = {"tags": [operation.tag], "operationId": operation.name, "summary": operation.summary}
+    if operation.description:
+        shown["description"] = operation.description
+    parameters = [
+        *(_parameter("path", name, schemas.of(hint), True) for name, hint in operation.in_path.items()),
+        *_parameters("query", operation.query, schemas),
+        *(_parameters("header", operation.headers, schemas) if operation.headers else ()),
+    ]
+    if parameters:
+        shown["parameters"] = parameters
+    if operation.body is not None:
+        content = {"application/json": {"schema": schemas.of(operation.body)}}
+        shown["requestBody"] = {"required": operation.body_required, "content": content}
+    shown["responses"] = {
+        **{str(status): _answer(operation, status, schemas) for status in operation.statuses},
+        **{str(status): _error(errors, responses) for status, errors in _by_status(operation.errors)},
+    }
+    return shown
+
+
+def _parameters(where: str, struct: type[msgspec.Struct], schemas: _Schemas) -> Iterator[JSON]:
+    properties = schemas.parameters(struct)
+    for field in msgspec.structs.fields(struct):
+        name = field.encode_name.replace("_", "-").title() if where == "header" else field.encode_name
+        yield _parameter(where, name, properties[field.encode_name], field.required)
+
+
+def _parameter(where: str, name: str, schema: JSON, required: bool) -> JSON:
+    """A parameter. It is given or left out, never null."""
+    shown: JSON = {"name": name, "in": where}
+    if "description" in schema:
+        shown["description"] = schema.pop("description")
+    options = [one for one in schema.pop("anyOf", ()) if one != {"type": "null"}]
+    if len(options) == 1:
+        schema = {**options[0], **schema}
+        described = schema.pop("description", None)
+        shown |= {} if described is None else {"description": shown.get("description", described)}
+    if schema.get("default", UNSET) is None:
+        del schema["default"]
+    if schema.get("type") == "array":  # its items are separated by commas
+        shown |= {"style": "form", "explode": False} if where == "query" else {"style": "simple"}
+        schema.setdefault("minItems", 1)
+    if where == "path" and schema.get("type") == "string" and "pattern" not in schema:
+        schema.setdefault("minLength", 1)
+    return {**shown, "required": required, "schema": schema}
+
+
+def _answer(operation: Operation, status: int, schemas: _Schemas) -> JSON:
+    about = inspect.getdoc(operation.answer) or HTTPStatus(status).phrase
+    shown: JSON = {
+        "description": about.partition("\n")[0],
+        "content": {"application/json": {"schema": schemas.of(operation.answer)}},
+    }
+    if operation.answer_headers:
+        shown["headers"] = _headers(operation.answer_headers)
+    return shown
+
+
+def _headers(described: Any) -> JSON:
+    return {name: {"description": about, "schema": {"type": "string"}} for name, about in described.items()}
+
+
+def _by_status(errors: Iterable[type[ApiError]]) -> Iterator[tuple[int, list[type[ApiError]]]]:
+    found: dict[int, list[type[ApiError]]] = {}
+    for error in errors:
+        found.setdefault(error.status, []).append(error)
+    yield from found.items()
+
+
+def _error(errors: list[type[ApiError]], responses: JSON) -> JSON:
+    """A reference to the answer for errors that share a status."""
+    name = "Or".join(error.__name__ for error in errors)
+    told = {"status": {"const": errors[0].status}, "code": {"enum": [error.code for error in errors]}}
+    schema = {"allOf": [{"$ref": _REF.format("schemas", Problem.__name__)}, {"properties": told}]}
+    response: JSON = {
+        "description": " Or: ".join(inspect.getdoc(error) or error.title for error in errors),
+        "content": {"application/problem+json": {"schema": schema}},
+    }
+    sent = {header: about for error in errors for header, about in error.sends.items()}
+    if sent:
+        response["headers"] = _headers(sent)
+    responses[name] = response
+    return {"$ref": _REF.format("responses", name)}
