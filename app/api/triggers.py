@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any
 
 import msgspec
@@ -15,13 +14,12 @@ from app.api.problems import json_response
 from app.clock import rfc3339
 from app.config import Settings
 from app.errors import BodyTooLarge, Fault, InvalidRequest
-from app.models import Definition, TriggerInput
+from app.inputs import TriggerInput
+from app.masking import MASK, mask_headers, unmask_headers
+from app.models import Definition
 from app.store import Shard
 from app.store import triggers as store
-from app.validation import MASK, check_workspace_id, parse_replace
-
-# Header names whose values are credentials by all likelihood; answers show MASK instead.
-_SECRET_NAME = re.compile(r"auth|cookie|token|secret|password|signature|credential|api-?key|-key$", re.I)
+from app.validation import check_workspace_id, parse_replace
 
 
 async def replace_triggers(request: Request) -> Response:
@@ -58,7 +56,7 @@ async def list_triggers(request: Request) -> Response:
         job = {
             **_job(workspace, trigger.id, definition),
             "next_run_at": _time(trigger.next_slot),
-            "headers": {name: _shown(name, value) for name, value in definition.headers.items()},
+            "headers": mask_headers(definition.headers),
             "timeout_seconds": definition.timeout_seconds,
             "max_retries": definition.max_retries,
         }
@@ -118,27 +116,20 @@ def _time(ms: int | None) -> str | None:
     return None if ms is None else rfc3339(ms)
 
 
-def _shown(name: str, value: str) -> str:
-    return MASK if _SECRET_NAME.search(name) else value
-
-
 async def _unmask(
     shard: Shard, workspace: str, ids: list[str], inputs: list[TriggerInput]
 ) -> list[Definition]:
     """The definitions, with what an answer had masked taken from what is stored."""
-    definitions = [given.definition() for given in inputs]
+    definitions = [given.to_definition() for given in inputs]
     masked = [index for index, one in enumerate(definitions) if MASK in one.headers.values()]
     stored = await store.read_definitions(shard, workspace, [ids[index] for index in masked])
     faults = []
     for index, known in zip(masked, stored, strict=True):
-        headers = dict(definitions[index].headers)
-        for name, value in headers.items():
-            if value == MASK:
-                if known is None or name not in known.headers:
-                    message = "a masked value stands for a stored one, and here none is stored"
-                    faults.append(Fault(f"triggers[{index}].headers[{name!r}]", message))
-                else:
-                    headers[name] = known.headers[name]
+        headers, strange = unmask_headers(
+            definitions[index].headers, None if known is None else known.headers
+        )
+        message = "a masked value stands for a stored one, and here none is stored"
+        faults += [Fault(f"triggers[{index}].headers[{name!r}]", message) for name in strange]
         definitions[index] = msgspec.structs.replace(definitions[index], headers=headers)
     if faults:
         raise InvalidRequest("The body has masked values that stand for nothing; nothing was stored.", faults)
