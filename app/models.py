@@ -1,4 +1,4 @@
-"""What the product is about, as types: the trigger as given, as stored, and what became of its slots."""
+"""What the product is about, as types: the trigger as stored, and what became of its slots."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
-
-from app.formats import Cron, HeaderName, HeaderValue, HttpUrl, Zone
+from msgspec import Meta, Struct
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z"
 is_id = re.compile(ID_PATTERN).match
@@ -19,9 +17,6 @@ BODYLESS = frozenset({"GET", "DELETE"})
 
 Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-Timeout = Annotated[float, Meta(gt=0, le=3600)]
-Retries = Annotated[int, Meta(ge=0, le=100)]
-
 
 OverlapPolicy = Literal["allow", "skip", "queue", "replace"]
 CatchUp = Literal["", "all", "latest"]
@@ -76,46 +71,6 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     name: str = ""
     description: str = ""
     tags: tuple[str, ...] = ()
-
-
-class TriggerInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A trigger as a client declares it."""
-
-    cron: Cron
-    url: HttpUrl
-    method: Method
-    id: Id | None = None
-    name: Annotated[str, Meta(max_length=256)] | None = None
-    timezone: Zone = "UTC"
-    enabled: bool = True
-    headers: dict[HeaderName, HeaderValue] | None = None
-    payload: msgspec.Raw | UnsetType = UNSET
-    timeout_seconds: Timeout = 30.0
-    max_retries: Retries = 3
-
-    def definition(self) -> Definition:
-        """As it is stored."""
-        payload = b""
-        if self.payload is not UNSET:
-            payload = msgspec.json.format(bytes(self.payload), indent=-1)
-        return Definition(
-            cron=self.cron,
-            timezone=self.timezone,
-            enabled=self.enabled,
-            url=self.url,
-            method=self.method,
-            headers=self.headers or {},
-            payload=b"" if payload == b"null" else payload,
-            timeout_seconds=self.timeout_seconds,
-            max_retries=self.max_retries,
-            name=self.name or "",
-        )
-
-
-class ReplaceInput(Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a replace."""
-
-    triggers: list[TriggerInput]
 
 
 _pack = msgspec.msgpack.Encoder()

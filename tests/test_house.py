@@ -18,7 +18,19 @@ SCRIPTS = sorted((ROOT / "app/store/lua").glob("[!_]*.lua"))
 # Who may import whom; what is not named here may be imported by all above it.
 LAYERS = [
     {"app.clock", "app.errors"},
-    {"app.config", "app.models", "app.schedule", "app.keys", "app.urls", "app.validation", "app.logs"},
+    {
+        "app.config",
+        "app.inputs",
+        "app.keys",
+        "app.logs",
+        "app.masking",
+        "app.models",
+        "app.outcomes",
+        "app.schedule",
+        "app.urls",
+        "app.validation",
+        "app.variables",
+    },
     {"app.store"},
     {"app.api", "app.dev", "workers"},
     {"app.main", "app.__main__"},
