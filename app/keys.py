@@ -98,7 +98,7 @@ def execution_id(workspace: str, trigger: str, slot_ms: int) -> str:
 
 
 def own_execution_id(workspace: str, trigger: str, slot_ms: int, kind: str, token: str) -> str:
-    """The id of an execution that a person asked for (``kind``: run, backfill, retry); it carries its slot."""
+    """The id of what a person asked for (``kind``: run, backfill, retry); it carries its slot."""
     return f"{workspace}:{trigger}:{slot_ms}.{kind}-{token}"
 
 

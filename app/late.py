@@ -49,8 +49,8 @@ def judge_overdue(
 ) -> Overdue:
     """Decide on the slots after ``after`` that are older than ``deadline`` (ms).
 
-    At most ``cap`` of them are caught up, the newest; the newest ``records`` of the missed ones are listed one
-    by one. Slots in ``spans`` do not exist.
+    At most ``cap`` of them are caught up, the newest; the newest ``records`` of the missed ones are listed
+    one by one. Slots in ``spans`` do not exist.
     """
     in_time = now - deadline  # the first moment whose slot is not too late
     if after >= in_time:

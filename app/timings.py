@@ -113,5 +113,5 @@ def _spread(number: int, total: float, least: int, most: int, buckets: dict[int,
 
 
 def _middle(bucket: int) -> float:
-    """The geometric middle of a bucket: bucket n holds 1.1^(n-1) up to 1.1^n ms, bucket 0 what is below 1 ms."""
+    """The geometric middle of a bucket: n holds 1.1^(n-1) up to 1.1^n ms, 0 what is below 1 ms."""
     return 0.0 if bucket == 0 else float(_GROWTH ** (bucket - 0.5))

@@ -52,8 +52,8 @@ async def make(
 ) -> Made:
     """Make executions, all in one step.
 
-    ``one_by_one``: those of a trigger go one after another. ``yielding``: they wait until no live execution is
-    ready. ``asked`` is the call that the idempotency key belongs to: another one with the same key raises
+    ``one_by_one``: those of a trigger go one after another. ``yielding``: they wait until no live execution
+    is ready. ``asked`` is the call that the idempotency key belongs to: another one with the same key raises
     :class:`IdempotencyConflict`.
     """
     token = uuid.uuid4().hex[:10]

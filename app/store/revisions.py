@@ -1,4 +1,4 @@
-"""Revisions of a trigger set: each keeps what undoes it, so that former sets can be made out of the live one."""
+"""Revisions of a trigger set: each keeps what undoes it, so the former sets follow from the live one."""
 
 from __future__ import annotations
 

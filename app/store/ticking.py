@@ -52,14 +52,14 @@ async def fire_due(shard: Shard, only: str = "") -> Fired:
 
 
 async def refill(shard: Shard, at_most: int = 200) -> int:
-    """Compute and store further slots of triggers whose held ones run low; returns how many were looked at."""
+    """Compute and store further slots where the held ones run low; returns how many triggers it were."""
     chores, _ = await shard.take_chores(shard.keys.refills, at_most, _REFILL_LEASE_MS)
     await refill_some(shard, [chore.decode() for chore in chores])
     return len(chores)
 
 
 async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
-    """Compute and store further slots of triggers (``workspace:trigger``), and decide on those found too late.
+    """Compute and store further slots of triggers (``workspace:trigger``); judge those found too late.
 
     A trigger whose slots can't be computed gets an error that its readers see, and holds up no other.
     """

@@ -58,9 +58,10 @@ async def replace(
 
     The new set is prepared in small steps beside the live one, then swapped in by one short script.
 
-    Raises :class:`RevisionConflict` when the set is not at ``if_revision``, :class:`ConfirmationRequired` when
-    more of it would go than the settings allow, :class:`InvalidRequest` for a new one-off in the past (but not
-    with the action ``rollback``), and :class:`ReplaceConflict` when other changes keep coming between.
+    Raises :class:`RevisionConflict` when the set is not at ``if_revision``, :class:`ConfirmationRequired`
+    when more of it would go than the settings allow, :class:`InvalidRequest` for a new one-off in the past
+    (but not with the action ``rollback``), and :class:`ReplaceConflict` when other changes keep coming
+    between.
     """
     packed = [pack_definition(definition) for _, definition in triggers]
     keep = shard.settings.keep_revisions
@@ -211,7 +212,7 @@ async def _base(shard: Shard, workspace: str, if_revision: int | None) -> tuple[
     revision = int(known or 0)
     if if_revision is not None and if_revision != revision:
         raise RevisionConflict(
-            f"The set is at revision {revision}, not at {if_revision}: somebody else was first. Read it again."
+            f"The set is at revision {revision}, not at {if_revision}: somebody was first. Read it again."
         )
     return (serial or b"0").decode(), revision, size
 
@@ -251,7 +252,7 @@ class _FirstSlots:
         self._known: dict[Any, list[int]] = {}
 
     def of(self, trigger: str, definition: Definition, anchor: int) -> list[int]:
-        """A trigger's next slot and those to hold. A one-off that is past may be caught up, if it wants to."""
+        """A trigger's next slot and those to hold. A past one-off comes only where it is caught up."""
         schedule = schedule_of(definition, self._workspace, trigger, anchor)
         if schedule.key not in self._known:
             after = self._now
