@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
 
+from app.errors import WorkspaceErasing
 from app.keys import FINISHED_STATES
 from app.models import Pause
 from app.store.shard import Shard, reply, unpack
@@ -50,6 +52,7 @@ class Counts(Struct, frozen=True, kw_only=True):
 
 _NAMES = WorkspaceSettings.__struct_fields__
 _TEXTS = ("timezone", "description")
+_AT_ONCE = 1000  # keys a command
 
 
 async def get(shard: Shard, workspace: str) -> Workspace | None:
@@ -64,11 +67,29 @@ async def settings_of(shard: Shard, workspace: str) -> WorkspaceSettings:
 
 
 async def configure(shard: Shard, workspace: str, settings: WorkspaceSettings) -> bool:
-    """Set all of a workspace's settings; it exists from then on. False: it is being erased."""
+    """Set all of a workspace's settings; it exists from then on. Returns whether it is new.
+
+    Raises :class:`WorkspaceErasing`.
+    """
+    return await _configure(shard, workspace, msgspec.structs.asdict(settings), create=True) == "created"
+
+
+async def change(shard: Shard, workspace: str, changes: Mapping[str, Any]) -> bool:
+    """Change some of a workspace's settings; None unsets one. False: there is no such workspace.
+
+    Raises :class:`WorkspaceErasing`.
+    """
+    return await _configure(shard, workspace, changes, create=False) == "changed"
+
+
+async def _configure(shard: Shard, workspace: str, changes: Mapping[str, Any], create: bool) -> str:
     values: list[str] = []
-    for name, value in msgspec.structs.asdict(settings).items():
+    for name, value in changes.items():
         values += [name, "" if value is None else str(value)]
-    return bool(await shard.run("configure_workspace", workspace, *values))
+    status = await shard.run("configure_workspace", shard.policy, workspace, int(create), *values)
+    if status == b"erasing":
+        raise WorkspaceErasing(f"The workspace {workspace!r} is being erased; try again in a moment.")
+    return cast(bytes, status).decode()
 
 
 async def page(shard: Shard, after: str = "", limit: int = 100) -> tuple[list[Workspace], str | None]:
@@ -90,7 +111,7 @@ async def any_exists(shard: Shard) -> bool:
     return bool(await shard.redis.exists(shard.keys.workspaces))
 
 
-async def counts(shard: Shard, workspaces: list[str]) -> list[Counts]:
+async def counts(shard: Shard, workspaces: Sequence[str]) -> list[Counts]:
     """What each workspace holds: open executions, and finished ones as far as they are kept."""
     of = shard.keys.of
     async with shard.redis.pipeline(transaction=False) as pipe:
@@ -99,15 +120,34 @@ async def counts(shard: Shard, workspaces: list[str]) -> list[Counts]:
             pipe.scard(of(workspace, "finished"))
             for part in ("disabled", "pauses", "errors"):
                 pipe.hlen(of(workspace, part))
-            for part in ("admitted", "backlog", "waiting", "late", "lined", *FINISHED_STATES):
+            for part in ("backlog", "waiting", "late", "lined", *FINISHED_STATES):
                 pipe.zcard(of(workspace, part))
+            pipe.zrange(of(workspace, "admitted"), 0, -1)
         replies = await pipe.execute()
-    size = len(replies) // max(1, len(workspaces))
-    return [_counts(replies[start : start + size]) for start in range(0, len(replies), size or 1)]
+    if not workspaces:
+        return []
+    size = len(replies) // len(workspaces)
+    rows = [replies[start : start + size] for start in range(0, len(replies), size)]
+    running = await _running(shard, [row[-1] for row in rows])
+    return [_counts(row, number) for row, number in zip(rows, running, strict=True)]
 
 
-def _counts(numbers: list[int]) -> Counts:
-    total, finished, disabled, paused, errors, admitted, backlog, waiting, late, lined, *ended = numbers
+async def _running(shard: Shard, admitted: Sequence[Sequence[bytes]]) -> list[int]:
+    """How many of executions that have a place are being sent: those that have an owner."""
+    numbers = []
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        for ids in admitted:
+            owners = [shard.keys.arq_in_progress(id_.decode()) for id_ in ids]
+            parts = [owners[start : start + _AT_ONCE] for start in range(0, len(owners), _AT_ONCE)]
+            for part in parts:
+                pipe.exists(*part)
+            numbers.append(len(parts))
+        found = iter(await pipe.execute() if any(numbers) else [])
+    return [sum(next(found) for _ in range(number)) for number in numbers]
+
+
+def _counts(row: list[Any], running: int) -> Counts:
+    total, finished, disabled, paused, errors, backlog, waiting, late, lined, *ended, admitted = row
     return Counts(
         triggers={
             "total": total,
@@ -118,8 +158,8 @@ def _counts(numbers: list[int]) -> Counts:
             "error": errors,
         },
         executions={
-            "admitted": admitted,
-            "waiting": backlog + late + lined,
+            "queued": len(admitted) - running + backlog + late + lined,
+            "running": running,
             "retrying": waiting,
             **dict(zip(FINISHED_STATES, ended, strict=True)),
         },
