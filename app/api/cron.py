@@ -15,8 +15,11 @@ from app.api.fields import Answer, about
 from app.api.operations import Noun
 from app.clock import to_ms
 from app.errors import InvalidSchedule
-from app.formats import Moment, Zone
-from app.schedule import load_zone, parse
+from app.formats import Cron, Moment, Zone
+from app.models import Definition
+from app.presets import PRESETS, describe
+from app.schedule import schedule_of
+from app.zones import load_zone
 
 noun = Noun("schedules", "Questions about schedules that need no workspace.", "/api")
 
@@ -47,7 +50,24 @@ class Validation(Answer, frozen=True, kw_only=True):
 
     valid: bool
     error: Annotated[ScheduleFault | None, about("Null when it is valid.")]
+    description: Annotated[str | None, about("The expression in words; null when it is not valid.")]
     next_runs: Annotated[list[Moment], about("The next runs, with the zone's offset; fewer where it ends.")]
+
+
+class ShownPreset(Answer, frozen=True, kw_only=True):
+    """An expression that many need."""
+
+    name: str
+    expression: Cron
+    description: str
+    group: str
+
+
+class PresetList(Answer, frozen=True, kw_only=True):
+    """Expressions to begin with."""
+
+    count: int
+    presets: list[ShownPreset]
 
 
 class ZonesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,15 +101,31 @@ async def validate_cron(query: ValidateQuery) -> Validation:
     except InvalidSchedule as error:
         return _invalid("timezone", error)
     try:
-        cron = parse(query.expression)
+        wanted = Definition(cron=query.expression, timezone=query.timezone, url="", method="GET")
+        schedule = schedule_of(wanted, "", "", 0)
     except InvalidSchedule as error:
         return _invalid("expression", error)
     after = datetime.now(UTC) if query.after is None else query.after
     slots = []
     if after < _LAST:  # the rarest dates are decades apart: a hundred of them take a while
         start = to_ms(max(after, _EPOCH))
-        slots = await asyncio.to_thread(cron.slots, query.timezone, start, query.count)
-    return Validation(valid=True, error=None, next_runs=[_local(slot, query.timezone) for slot in slots])
+        slots = await asyncio.to_thread(schedule.slots, start, query.count)
+    return Validation(
+        valid=True,
+        error=None,
+        description=describe(query.expression),
+        next_runs=[_local(slot, query.timezone) for slot in slots],
+    )
+
+
+@noun.operation("GET", "/cron/presets")
+async def list_presets() -> PresetList:
+    """Expressions to begin with, in groups."""
+    presets = [
+        ShownPreset(name=p.name, expression=p.expression, description=p.description, group=p.group)
+        for p in PRESETS
+    ]
+    return PresetList(count=len(presets), presets=presets)
 
 
 @noun.operation("GET", "/timezones")
@@ -106,7 +142,9 @@ async def list_timezones(query: ZonesQuery) -> ZoneList:
 
 
 def _invalid(field: str, error: InvalidSchedule) -> Validation:
-    return Validation(valid=False, error=ScheduleFault(field=field, message=str(error)), next_runs=[])
+    return Validation(
+        valid=False, error=ScheduleFault(field=field, message=str(error)), description=None, next_runs=[]
+    )
 
 
 def _local(ms: int, zone: str) -> str:
