@@ -246,7 +246,7 @@ def _method(method: str) -> str:
 
 
 def _path(path: str) -> str:
-    return re.sub(r"(\{\w+\})", r"<em>\1</em>", escape(path)).replace("/", "/<wbr>")
+    return re.sub(r"(\{\w+\})", r"<em>\1</em>", escape(path).replace("/", "/<wbr>"))
 
 
 def _needed(required: bool) -> str:

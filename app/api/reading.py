@@ -181,7 +181,7 @@ def _rule(wanted: inspect.Type) -> str | None:
         case inspect.BoolType():
             return "expected true or false"
         case inspect.DateTimeType():
-            return "expected a moment with its offset such as 2026-01-31T09:00:00Z (in a query, '+' is %2B)"
+            return "expected RFC 3339 with an offset, such as 2026-01-31T09:00:00Z; in a query, '+' is %2B"
     return None
 
 
