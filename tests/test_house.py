@@ -18,7 +18,16 @@ SCRIPTS = sorted((ROOT / "app/store/lua").glob("[!_]*.lua"))
 # Who may import whom; what is not named here may be imported by all above it.
 LAYERS = [
     {"app.clock", "app.errors"},
-    {"app.config", "app.models", "app.schedule", "app.keys", "app.urls", "app.validation", "app.logs"},
+    {
+        "app.config",
+        "app.formats",
+        "app.models",
+        "app.schedule",
+        "app.keys",
+        "app.urls",
+        "app.validation",
+        "app.logs",
+    },
     {"app.store"},
     {"app.api", "app.dev", "workers"},
     {"app.main", "app.__main__"},

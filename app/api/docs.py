@@ -32,6 +32,8 @@ _BOUNDS = {
     "default": "default {}",
 }
 
+_UNSAID = (("default", ""), ("minLength", 1), ("minItems", 1))
+
 
 def page_of(document: JSON) -> str:
     """The whole page."""
@@ -257,7 +259,7 @@ def _limits(schema: JSON) -> str:
     said = [
         words.format(escape(json.dumps(schema[name], ensure_ascii=False)))
         for name, words in _BOUNDS.items()
-        if schema.get(name) is not None and not (name == "default" and schema[name] == "")
+        if schema.get(name) is not None and (name, schema[name]) not in _UNSAID
     ]
     if "pattern" in schema:
         said.append(f"<code>{escape(schema['pattern'])}</code>")
