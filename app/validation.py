@@ -14,10 +14,11 @@ from typing import Any, get_type_hints
 import msgspec
 
 from app.config import Settings
+from app.cron import parse
 from app.errors import Fault, InvalidRequest, InvalidSchedule
 from app.models import METHODS, ReplaceInput, TriggerInput, is_id
-from app.schedule import load_zone, parse
 from app.urls import parse_target
+from app.zones import load_zone
 
 MASK = "********"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 import httpx
 import pytest
+from helpers import define
 
 from app.main import create_app
+from app.schedule import schedule_of
 from app.store import Shard
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +37,7 @@ async def test_a_valid_expression_shows_its_next_runs_with_the_zones_offset(
     assert (await client.get(VALIDATE, params=asked)).json() == {
         "valid": True,
         "error": None,
+        "description": "At 09:00, every day",
         "next_runs": ["2026-10-24T09:00:00+02:00", "2026-10-25T09:00:00+01:00"],
     }
 
@@ -78,6 +82,27 @@ async def test_an_invalid_schedule_is_a_good_answer_that_says_why(
     body = response.json()
     assert (body["valid"], body["error"]["field"], body["next_runs"]) == (False, field, [])
     assert message in body["error"]["message"]
+
+
+async def test_the_slots_of_h_are_those_that_the_trigger_would_have(client: httpx.AsyncClient) -> None:
+    def asked(trigger: str) -> dict[str, str]:
+        after = "2026-01-01T00:00:00Z"
+        return {"expression": "H H * * *", "workspace": "acme", "trigger": trigger, "after": after}
+
+    first, again, other = [
+        (await client.get(VALIDATE, params=asked(trigger))).json()["next_runs"] for trigger in "aab"
+    ]
+    assert first == again != other
+    slots = schedule_of(define("H H * * *"), "acme", "a", 0).slots(1_767_225_600_000, 5)
+    assert [round(datetime.fromisoformat(run).timestamp() * 1000) for run in first] == slots
+
+
+async def test_every_preset_is_valid_as_it_stands(client: httpx.AsyncClient) -> None:
+    body = (await client.get("/api/cron/presets")).json()
+    assert body["count"] == len(body["presets"]) >= 30
+    assert len({preset["name"] for preset in body["presets"]}) == body["count"]
+    for preset in body["presets"]:
+        assert (await client.get(VALIDATE, params={"expression": preset["expression"]})).json()["valid"]
 
 
 async def test_time_zones_are_found_by_a_part_of_their_name(client: httpx.AsyncClient) -> None:

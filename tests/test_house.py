@@ -19,14 +19,8 @@ SCRIPTS = sorted((ROOT / "app/store/lua").glob("[!_]*.lua"))
 LAYERS = [
     {"app.clock", "app.errors"},
     {
-        "app.config",
-        "app.formats",
-        "app.models",
-        "app.schedule",
-        "app.keys",
-        "app.urls",
-        "app.validation",
-        "app.logs",
+        *("app.config", "app.formats", "app.models", "app.keys", "app.urls", "app.validation", "app.logs"),
+        *("app.zones", "app.dates", "app.fields", "app.cron", "app.slots", "app.schedule", "app.presets"),
     },
     {"app.store"},
     {"app.api", "app.dev", "workers"},

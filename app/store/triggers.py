@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from app.errors import ReplaceConflict
 from app.models import Changes, Definition, Replaced, Trigger, TriggerSet, pack_definition, unpack_definition
-from app.schedule import parse
+from app.schedule import schedule_of
 from app.store.shard import Shard, pack, reply, unpack
 
 _STAGE_BATCH = 250  # triggers a script call: about 2 ms of Redis's time
@@ -87,8 +87,8 @@ class _FirstSlots:
 
 def slots_to_hold(definition: Definition, base_ms: int, now_ms: int, look_ahead_ms: int) -> list[int]:
     """The slots after ``base_ms``: a few at least, and all within the look-ahead, up to a bound."""
-    cron = parse(definition.cron)
-    return cron.slots(definition.timezone, base_ms, SLOTS_LEAST, now_ms + look_ahead_ms, SLOTS_MOST)
+    schedule = schedule_of(definition, "", "", 0)
+    return schedule.slots(base_ms, SLOTS_LEAST, now_ms + look_ahead_ms, SLOTS_MOST)
 
 
 async def read(shard: Shard, workspace: str) -> TriggerSet:
