@@ -28,7 +28,7 @@ from app.models import (
     RetryStrategy,
 )
 from app.outcomes import STATUS_PATTERN, TARGET_KINDS, USUAL_RETRIES, USUAL_SUCCESS, canonical
-from app.schedule import load_zone
+from app.zones import load_zone
 
 DAY = 86_400  # seconds
 

@@ -207,6 +207,6 @@ def _moment(execution: Claimed, now_ms: int, anchor_ms: int) -> Moment:
 def previous_slot(execution: Claimed, anchor_ms: int) -> int | None:
     """The slot of the schedule before an execution's, None for the first; ``anchor_ms`` as in ``attempt``."""
     definition = unpack_definition(execution.definition)
-    its = schedule.schedule_of(definition, execution.workspace, execution.trigger, anchor_ms)  # type: ignore[attr-defined]
+    its = schedule.schedule_of(definition, execution.workspace, execution.trigger, anchor_ms)
     found: int | None = its.previous(execution.slot)
     return found

@@ -73,9 +73,10 @@ class _Schemas:
         lifted: set[type[msgspec.Struct]] = set()  # their fields stand as parameters
         for operation in operations:
             answers.add(operation.answer)
-            lifted.add(operation.query)
-            lifted.update({operation.headers} if operation.headers else ())
-            inputs.update(operation.in_path.values(), {operation.body} if operation.body else ())
+            lifted.add(operation.query.struct)
+            lifted.update({operation.headers.struct} if operation.headers else ())
+            inputs.update(field.hint for field in operation.in_path.values())
+            inputs.update({operation.body} if operation.body else ())
         types = [*answers, *inputs, *lifted]
         template = _REF.format("schemas", "{name}")
         refs, components = msgspec.json.schema_components(types, ref_template=template)
@@ -161,9 +162,12 @@ def _operation(operation: Operation, schemas: _Schemas, responses: JSON) -> JSON
     if operation.description:
         shown["description"] = operation.description
     parameters = [
-        *(_parameter("path", name, schemas.of(hint), True) for name, hint in operation.in_path.items()),
-        *_parameters("query", operation.query, schemas),
-        *(_parameters("header", operation.headers, schemas) if operation.headers else ()),
+        *(
+            _parameter("path", name, schemas.of(field.hint), True)
+            for name, field in operation.in_path.items()
+        ),
+        *_parameters("query", operation.query.struct, schemas),
+        *(_parameters("header", operation.headers.struct, schemas) if operation.headers else ()),
     ]
     if parameters:
         shown["parameters"] = parameters

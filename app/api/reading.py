@@ -35,7 +35,7 @@ class Field:
     def __init__(self, name: str, hint: Any, *, required: bool = True, text: bool = True) -> None:
         self.name = name
         self.required = required
-        self._hint = hint
+        self.hint = hint
         self._type = inspect.type_info(hint)
         self._text = text
 
@@ -50,7 +50,7 @@ class Field:
 
     def _convert(self, value: Any) -> Any:
         try:
-            return msgspec.convert(value, self._hint)
+            return msgspec.convert(value, self.hint)
         except msgspec.ValidationError as error:
             message, below = _said(error)
             raise _Refused((not below and _rule(self._type)) or message, below) from error
@@ -181,7 +181,7 @@ def _rule(wanted: inspect.Type) -> str | None:
         case inspect.BoolType():
             return "expected true or false"
         case inspect.DateTimeType():
-            return "expected a moment with its offset such as 2026-01-31T09:00:00Z (in a query, '+' is %2B)"
+            return "expected RFC 3339 with an offset, such as 2026-01-31T09:00:00Z; in a query, '+' is %2B"
     return None
 
 

@@ -18,12 +18,13 @@ from msgspec import Meta
 
 from app import variables
 from app.clock import parse_interval, parse_moment
+from app.cron import parse
 from app.errors import Fault, InvalidRequest, InvalidSchedule
 from app.inputs import MOST_CODES, MOST_TAGS, DstPolicy, Status, Tag, TriggerInput, stored_payload
 from app.models import METHODS, Delivery, OverlapPolicy, RetryStrategy, is_id
 from app.outcomes import TARGET_KINDS, parse_statuses
-from app.schedule import load_zone, parse
 from app.urls import parse_target
+from app.zones import load_zone
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _FIELD_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?\Z")

@@ -10,7 +10,7 @@ from app.errors import InvalidSchedule
 from app.inputs import Defaults, TriggerInput
 from app.models import Definition
 from app.outcomes import FIRST_DELAYS
-from app.schedule import load_zone
+from app.zones import load_zone
 
 SCHEDULES = ("cron", "interval", "at")
 

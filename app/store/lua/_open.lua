@@ -1,6 +1,6 @@
 -- Opening an execution by the rules of its trigger. Needs _end.lua and what that needs.
 
-local LATE_MS = 1000 -- found this late, a slot looks whether earlier ones are still open
+local LATE_MS = 5000 -- found this late, a slot looks whether earlier ones are still open
 
 -- When an execution may start: its slot and a stable part of the trigger's jitter.
 local function ready_at(id, slot, rules)

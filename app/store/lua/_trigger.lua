@@ -38,7 +38,8 @@ local function next_state(workspace, serial, entry, definition, live_definition,
   if anchor > 0 or runs then
     notes = { anchor = anchor > 0 and anchor or nil, runs = runs or nil }
   end
-  local state = { live and live[BORN] or serial, serial, position, now, rules, notes }
+  local after = slots[1] and math.min(now, slots[1] - 1) or now -- a past one-off that is to be caught up
+  local state = { live and live[BORN] or serial, serial, position, after, rules, notes }
   local change = live and 'updated' or 'created'
   if not enabled then
     return state, change, 'disabled', nil
