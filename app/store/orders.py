@@ -99,6 +99,12 @@ async def remove_letters(shard: Shard, workspace: str, executions: Sequence[str]
     return removed
 
 
+def retry_of(letter: str, request: Definition | None) -> Order:
+    """The retry of a dead letter, with the request that it keeps."""
+    _, trigger, slot = split_execution_id(letter)
+    return Order(trigger, slot, request, letter, free=True)
+
+
 async def letters(
     shard: Shard,
     workspace: str,

@@ -129,7 +129,42 @@ async def counts(shard: Shard, workspaces: Sequence[str]) -> list[Counts]:
     size = len(replies) // len(workspaces)
     rows = [replies[start : start + size] for start in range(0, len(replies), size)]
     running = await _running(shard, [row[-1] for row in rows])
-    return [_counts(row, number) for row, number in zip(rows, running, strict=True)]
+    triggers = await _standings(shard, workspaces, [row[:5] for row in rows])
+    return [_counts(*one) for one in zip(rows, running, triggers, strict=True)]
+
+
+async def _standings(
+    shard: Shard, workspaces: Sequence[str], sizes: Sequence[Sequence[int]]
+) -> list[dict[str, int]]:
+    """Triggers by where they stand; what comes first in :class:`app.models.Standing` hides the rest."""
+    of = shard.keys.of
+    mixed = [
+        workspace
+        for workspace, size in zip(workspaces, sizes, strict=True)
+        if sum(number > 0 for number in size[1:]) > 1
+    ]
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        for workspace in mixed:
+            pipe.hkeys(of(workspace, "disabled"))
+            pipe.hkeys(of(workspace, "pauses"))
+            pipe.smembers(of(workspace, "finished"))
+            pipe.hkeys(of(workspace, "errors"))
+        found = await pipe.execute()
+    exact = {}
+    for index, workspace in enumerate(mixed):
+        seen: set[bytes] = set()
+        numbers = []
+        for ids in found[index * 4 : index * 4 + 4]:
+            numbers.append(len(set(ids) - seen))
+            seen.update(ids)
+        exact[workspace] = numbers
+    standings = []
+    for workspace, (total, finished, disabled, paused, errors) in zip(workspaces, sizes, strict=True):
+        numbers = exact.get(workspace, [disabled, paused, finished, errors])
+        active = max(0, total - sum(numbers))
+        names = ("disabled", "paused", "finished", "error")
+        standings.append({"total": total, "active": active, **dict(zip(names, numbers, strict=True))})
+    return standings
 
 
 async def _running(shard: Shard, admitted: Sequence[Sequence[bytes]]) -> list[int]:
@@ -146,24 +181,15 @@ async def _running(shard: Shard, admitted: Sequence[Sequence[bytes]]) -> list[in
     return [sum(next(found) for _ in range(number)) for number in numbers]
 
 
-def _counts(row: list[Any], running: int) -> Counts:
-    total, finished, disabled, paused, errors, backlog, waiting, late, lined, *ended, admitted = row
-    return Counts(
-        triggers={
-            "total": total,
-            "active": max(0, total - finished - disabled - paused - errors),
-            "paused": paused,
-            "disabled": disabled,
-            "finished": finished,
-            "error": errors,
-        },
-        executions={
-            "queued": len(admitted) - running + backlog + late + lined,
-            "running": running,
-            "retrying": waiting,
-            **dict(zip(FINISHED_STATES, ended, strict=True)),
-        },
-    )
+def _counts(row: list[Any], running: int, triggers: dict[str, int]) -> Counts:
+    backlog, waiting, late, lined, *ended, admitted = row[5:]
+    executions = {
+        "queued": len(admitted) - running + backlog + late + lined,
+        "running": running,
+        "retrying": waiting,
+        **dict(zip(FINISHED_STATES, ended, strict=True)),
+    }
+    return Counts(triggers=triggers, executions=executions)
 
 
 async def _load(shard: Shard, workspaces: list[str]) -> list[Workspace | None]:

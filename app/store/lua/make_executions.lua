@@ -6,7 +6,8 @@
 --       with the same key), overlap ('allow' or 'after': one after another),
 --       executions as one msgpack array of {id, trigger, slot ms, marks, dead letter that it retries ('')};
 --       then for each the request that it has of its own ('' for its trigger's)
--- RETURNS: 'made' and the ids as one msgpack array, without those whose dead letter was retried before;
+-- RETURNS: 'made' and the ids as one msgpack array, without those whose dead letter was retried before
+--          or is gone;
 --          'repeated' and what was made by the first call with that key; 'different' (another call had that
 --          key); 'none' (there is no such workspace, or it is being erased)
 --#include _keys
@@ -41,7 +42,8 @@ for index, entry in ipairs(entries) do
   local state = try_unpack(redis.call('HGET', of(workspace, 'states'), trigger))
   local is_new = redis.call('EXISTS', job_key(id), result_key(id)) == 0
   if letter ~= '' then
-    is_new = is_new and redis.call('HSETNX', of(workspace, 'retried'), letter, id) == 1
+    is_new = is_new and redis.call('ZSCORE', of(workspace, 'failed'), letter)
+      and redis.call('HSETNX', of(workspace, 'retried'), letter, id) == 1
   end
   if is_new then
     if request ~= '' then
