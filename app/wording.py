@@ -95,8 +95,8 @@ _SENTENCES: dict[Code, str] = {
     "skipped_overlap": "was skipped because an earlier execution was still open (overlap_policy).",
     "skipped_backlog_full": "was skipped because too many executions of this workspace waited already.",
     "missed_catch_up_window": (
-        "was missed: it was older than what the trigger catches up (catch_up_window_seconds), or one of too"
-        " many."
+        "was missed: it was older than what the trigger catches up (catch_up_window_seconds), or one of"
+        " too many."
     ),
     "missed_data_loss": "was missed: Redis had lost what it knew of that time.",
 }
