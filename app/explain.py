@@ -203,7 +203,9 @@ def _holds(facts: Facts) -> Iterator[Finding]:
 def _why_finished(facts: Facts, definition: Definition) -> str:
     if definition.max_runs:
         runs = definition.max_runs
-        return f"The trigger has finished: it has run {runs} times (max_runs), or its schedule ended."
+        return (
+            f"The trigger has finished: it ran as often as it may (max_runs {runs}), or its schedule ended."
+        )
     if definition.at:
         return f"The trigger has finished: its only slot was {_when(facts, definition.at)}."
     ends = f" at {_when(facts, definition.ends_at)} (ends_at)" if definition.ends_at else ""
@@ -256,9 +258,9 @@ def _standing_of(facts: Facts, one: Open) -> tuple[Code, str]:
         )
     match one.waits_in:
         case "backlog":
+            limit = facts.max_concurrency
             return "waiting_for_place", (
-                f"waits for a free place: {facts.max_concurrency} executions of this workspace are at work"
-                " (max_concurrency)."
+                f"waits for a free place: all of its workspace are taken (max_concurrency {limit})."
             )
         case "lined":
             return "waiting_in_line", (

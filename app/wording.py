@@ -113,7 +113,8 @@ def lasting(ms: int) -> str:
     for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    whole = round(seconds)
+    return f"{whole} second{'s' * (whole != 1)}"
 
 
 def noted(note: str) -> str:
