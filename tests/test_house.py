@@ -27,6 +27,7 @@ LAYERS = [
         "app.models",
         "app.outcomes",
         "app.schedule",
+        "app.trigger_fields",
         "app.urls",
         "app.validation",
         "app.variables",
