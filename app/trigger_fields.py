@@ -94,7 +94,7 @@ Headers = Annotated[
     Meta(
         description="Sent as they are; values may hold variables. Credentials are masked in answers, and a"
         " mask sent back keeps what is stored.",
-        examples=[{"Authorization": "Bearer …"}],
+        examples=[{"Authorization": "Bearer YOUR_TOKEN"}],
     ),
 ]
 Payload = Annotated[

@@ -529,3 +529,20 @@ def test_every_field_is_described_in_the_schema() -> None:
             parts = [schema, *schema.get("anyOf", [])]
             assert any("description" in part for part in parts), field
     assert components["TriggerInput"]["additionalProperties"] is False
+
+
+def test_every_example_in_the_schema_is_accepted() -> None:
+    _, components = msgspec.json.schema_components([TriggerInput])
+    beside: dict[str, dict[str, Any]] = {
+        "interval": {"cron": None},
+        "at": {"cron": None},
+        "queue_limit": {"overlap_policy": "queue"},
+        "catch_up_window_seconds": {"catch_up_missed": True},
+    }
+    tried = 0
+    for field, schema in components["TriggerInput"]["properties"].items():
+        for part in [schema, *schema.get("anyOf", [])]:
+            for example in part.get("examples", []):
+                stored(**{field: example, **beside.get(field, {})})
+                tried += 1
+    assert tried > 20
