@@ -39,9 +39,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     claim_batch: Annotated[int, Meta(ge=1, le=1000)] = 100
     max_backlog: Count = 100_000
     max_takeovers: Positive = 10
+    max_catch_up: Positive = 1000
+    max_backfill: Positive = 1000
 
     max_triggers: Positive = 10_000
     max_body_bytes: Positive = 8_388_608
+    confirm_delete_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     snippet_bytes: Count = 4096
     max_response_bytes: Count = 1_048_576
 
@@ -50,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_failed: Count = 1000
     keep_days: Positive = 90
     keep_slots: Count = 50
+    keep_runs: Positive = 50
+    keep_revisions: Positive = 20
 
 
 HELP: dict[str, tuple[str, str]] = {
@@ -92,8 +97,17 @@ HELP: dict[str, tuple[str, str]] = {
         "CRONSPACE_MAX_TAKEOVERS",
         "Workers that one execution may lose before it fails (a request that kills its worker)",
     ),
+    "max_catch_up": (
+        "CRONSPACE_MAX_CATCH_UP",
+        "Missed slots that are caught up at most, of one trigger after an outage; the newest",
+    ),
+    "max_backfill": ("CRONSPACE_MAX_BACKFILL", "Executions that one backfill or bulk retry makes at most"),
     "max_triggers": ("CRONSPACE_MAX_TRIGGERS", "Triggers in one replace"),
     "max_body_bytes": ("CRONSPACE_MAX_BODY_BYTES", "Largest request body that the API reads"),
+    "confirm_delete_share": (
+        "CRONSPACE_CONFIRM_DELETE_SHARE",
+        "A replace that deletes more than this share of a set (0 to 1) needs ?confirm=true; 0: never",
+    ),
     "snippet_bytes": ("CRONSPACE_SNIPPET_BYTES", "What is kept of a target's response"),
     "max_response_bytes": (
         "CRONSPACE_MAX_RESPONSE_BYTES",
@@ -110,6 +124,11 @@ HELP: dict[str, tuple[str, str]] = {
     "keep_failed": ("CRONSPACE_KEEP_FAILED", "How many failed executions (dead letters) a workspace keeps"),
     "keep_days": ("CRONSPACE_KEEP_DAYS", "How many days the daily counters are kept"),
     "keep_slots": ("CRONSPACE_KEEP_SLOTS", "How many of its last slots each trigger remembers"),
+    "keep_runs": (
+        "CRONSPACE_KEEP_RUNS",
+        "How many runs of exceptional slots the ledger keeps of each trigger",
+    ),
+    "keep_revisions": ("CRONSPACE_KEEP_REVISIONS", "How many revisions of its set each workspace keeps"),
 }
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}

@@ -9,7 +9,11 @@ CronspaceError
     ├── BodyTooLarge       413
     ├── NotFound           404
     ├── MethodNotAllowed   405
-    ├── ReplaceConflict    409, other replaces of the workspace kept winning
+    ├── ReplaceConflict    409, other changes of the workspace kept winning
+    ├── ConfirmationRequired  409, a replace would delete much
+    ├── WorkspaceErasing   409, the workspace is being erased
+    ├── RevisionConflict   412, somebody else changed the set first
+    ├── IdempotencyConflict  422, the key was used for another call
     └── StoreUnavailable   503, Redis can't be reached or refuses to write
 """
 
@@ -107,11 +111,43 @@ class MethodNotAllowed(ApiError):
 
 
 class ReplaceConflict(ApiError):
-    """Other replaces of the workspace kept winning; try again."""
+    """Other changes of the workspace kept coming between; try again."""
 
     status = 409
     code = "replace_conflict"
     title = "Replaced by others at the same time"
+
+
+class ConfirmationRequired(ApiError):
+    """The call would delete more of the set than the server does unasked; repeat it with `confirm=true`."""
+
+    status = 409
+    code = "confirmation_required"
+    title = "Confirmation required"
+
+
+class WorkspaceErasing(ApiError):
+    """The workspace is being erased; try again in a moment."""
+
+    status = 409
+    code = "workspace_erasing"
+    title = "Workspace is being erased"
+
+
+class RevisionConflict(ApiError):
+    """The set is at another revision than `If-Match` says; read it again."""
+
+    status = 412
+    code = "revision_conflict"
+    title = "Another revision"
+
+
+class IdempotencyConflict(ApiError):
+    """The idempotency key was used for another call within the last 24 hours; take a new one."""
+
+    status = 422
+    code = "idempotency_conflict"
+    title = "Idempotency key used before"
 
 
 class StoreUnavailable(ApiError):

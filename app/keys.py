@@ -6,7 +6,7 @@ touches one node only. Ids never contain ``:`` (see :data:`app.models.ID_PATTERN
 
 from __future__ import annotations
 
-TRIGGER_SET_PARTS = ("definitions", "states", "due")  # the three keys that a replace swaps together
+import re
 
 FINISHED_STATES = ("succeeded", "failed", "cancelled", "skipped", "missed")
 
@@ -25,12 +25,15 @@ class Keys:
         # ZSET: arq's queue: arq job id → ready time of a queued or retrying execution, lease expiry of a
         # running one, ms
         self.queue = f"{self.prefix}queue"
-        # SET: the workspaces that exist
+        # ZSET: workspace → 0, in the order of their ids: the workspaces that exist
         self.workspaces = f"{self.prefix}workspaces"
+        # ZSET: workspace with caught-up executions in its `late` → when it last had its turn, ms
+        self.late = f"{self.prefix}late"
         # Chores are ZSETs of what is to be done and when (ms); whoever takes one moves it a lease ahead.
         self.refills = f"{self.prefix}refills"  # workspace:trigger whose held slots run low or out
         self.clears = f"{self.prefix}clears"  # workspace with executions of removed triggers
         self.trims = f"{self.prefix}trims"  # workspace with finished executions that get too old
+        self.erases = f"{self.prefix}erases"  # workspace that is being erased
         # PUB/SUB channel: something became due earlier than a sleeping worker knows
         self.wake = f"{self.prefix}wake"
 
@@ -41,23 +44,39 @@ class Keys:
     def of(self, workspace: str, name: str) -> str:
         """A key of one workspace:
 
-        ``meta``         HASH: revision, serial and reply of the last replace, max_concurrency
+        ``meta``         HASH: revision; serial of the last change, and what it replied (replaced, edited);
+                         positions (the next one); created (ms); paused (since ms, note) and spans (former
+                         pauses); erasing; what the workspace sets itself (see ``app/store/workspaces.py``)
         ``definitions``  HASH: trigger → definition (msgpack)
-        ``states``       HASH: trigger → what the ticker needs beside the due index (msgpack array:
-                         born, version, position, after, held slots…)
+        ``states``       HASH: trigger → what the ticker needs beside the due index (msgpack array, see
+                         ``store/lua/_keys.lua``)
         ``due``          ZSET: trigger → its next slot, ms
+        ``finished``     SET: triggers that have no further slot
+        ``disabled``     HASH: trigger that is not enabled → since when, ms
         ``errors``       HASH: trigger → why its next slot can't be computed
+        ``pauses``       HASH: trigger → its pause (msgpack array: since ms, note, born)
+        ``exceptions``   HASH: trigger → its exceptional slots as runs (msgpack, see ``store/lua/_end.lua``)
+        ``last``         HASH: trigger → its last slots (packed, see ``store/lua/_end.lua``)
+        ``revisions``    HASH: revision → its head (msgpack), of the last ones
+        ``undo``         HASH: revision → what makes the set before it out of the set after it (compressed)
         ``admitted``     ZSET: execution queued or running in arq's queue → when it was made, ms
         ``backlog``      ZSET: execution that waits for a free place → its slot, ms
-        ``retrying``     ZSET: execution that waits for its next attempt → when it was made, ms
+        ``waiting``      ZSET: execution in arq's queue with a later time and no place → when it was made, ms
+        ``late``         ZSET: caught-up execution that waits until no live one is ready → its slot, ms
+        ``lined``        ZSET: execution that waits for its turn in its trigger's line → when it was made, ms
+        ``line:T``       ZSET: execution that waits for its turn → its slot, ms
+        ``active:T``     SET: executions that have their turn
+        ``requests``     HASH: execution → the request that it has of its own; of a dead letter as it was sent
+        ``retried``      HASH: dead letter → the execution that retried it
         ``succeeded`` …  ZSET per final state: finished execution → when it finished, ms
-        ``last``         HASH: trigger → its last slots (packed, see ``store/lua/_end.lua``)
-        ``day:N``        HASH: trigger:what → count, for the UTC day N
+        ``day:N``        HASH: trigger:what → count, for the UTC day N; :what of all triggers
+        ``timings:N``    HASH: trigger (empty: all) → durations and latenesses of the UTC day N (packed)
+        ``idempotency:K``  STRING: what a call with an idempotency key asked for, and its reply
         """
         return f"{self.prefix}w:{workspace}:{name}"
 
     def staged(self, workspace: str, serial: int, part: str) -> str:
-        """A key of a trigger set that is being prepared: like the live one, and ``dry`` (SET of triggers)."""
+        """A key of a trigger set that is being prepared: like the live one, and ``dry``."""
         return self.of(workspace, f"stage:{serial}:{part}")
 
     def arq_job(self, execution_id: str) -> str:
@@ -78,7 +97,23 @@ def execution_id(workspace: str, trigger: str, slot_ms: int) -> str:
     return f"{workspace}:{trigger}:{slot_ms}"
 
 
+def own_execution_id(workspace: str, trigger: str, slot_ms: int, kind: str, token: str) -> str:
+    """The id of what a person asked for (``kind``: run, backfill, retry); it carries its slot."""
+    return f"{workspace}:{trigger}:{slot_ms}.{kind}-{token}"
+
+
+_EXECUTION_ID = re.compile(r"([^:]+):([^:]+):(\d{1,15})(?:\.([a-z]+)-[0-9a-z]+)?\Z")
+
+
 def split_execution_id(execution: str) -> tuple[str, str, int]:
     """Workspace, trigger and slot of an execution id; raises ``ValueError`` when it is none."""
-    workspace, trigger, slot = execution.split(":")
-    return workspace, trigger, int(slot)
+    match = _EXECUTION_ID.match(execution)
+    if match is None:
+        raise ValueError("not the id of an execution")
+    return match[1], match[2], int(match[3])
+
+
+def kind_of(execution: str) -> str | None:
+    """``run``, ``backfill`` or ``retry`` for what a person asked for; None for a slot of the schedule."""
+    match = _EXECUTION_ID.match(execution)
+    return match[4] if match else None

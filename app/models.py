@@ -1,4 +1,4 @@
-"""What the product is about, as types: the trigger as given, as stored, and what became of its slots."""
+"""What the product is about, as types: the trigger as stored, and what became of its slots."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
-
-from app.formats import Cron, HeaderName, HeaderValue, HttpUrl, Zone
+from msgspec import Meta, Struct
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z"
 is_id = re.compile(ID_PATTERN).match
@@ -19,9 +17,6 @@ BODYLESS = frozenset({"GET", "DELETE"})
 
 Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-Timeout = Annotated[float, Meta(gt=0, le=3600)]
-Retries = Annotated[int, Meta(ge=0, le=100)]
-
 
 OverlapPolicy = Literal["allow", "skip", "queue", "replace"]
 CatchUp = Literal["", "all", "latest"]
@@ -78,46 +73,6 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     tags: tuple[str, ...] = ()
 
 
-class TriggerInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A trigger as a client declares it."""
-
-    cron: Cron
-    url: HttpUrl
-    method: Method
-    id: Id | None = None
-    name: Annotated[str, Meta(max_length=256)] | None = None
-    timezone: Zone = "UTC"
-    enabled: bool = True
-    headers: dict[HeaderName, HeaderValue] | None = None
-    payload: msgspec.Raw | UnsetType = UNSET
-    timeout_seconds: Timeout = 30.0
-    max_retries: Retries = 3
-
-    def definition(self) -> Definition:
-        """As it is stored."""
-        payload = b""
-        if self.payload is not UNSET:
-            payload = msgspec.json.format(bytes(self.payload), indent=-1)
-        return Definition(
-            cron=self.cron,
-            timezone=self.timezone,
-            enabled=self.enabled,
-            url=self.url,
-            method=self.method,
-            headers=self.headers or {},
-            payload=b"" if payload == b"null" else payload,
-            timeout_seconds=self.timeout_seconds,
-            max_retries=self.max_retries,
-            name=self.name or "",
-        )
-
-
-class ReplaceInput(Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a replace."""
-
-    triggers: list[TriggerInput]
-
-
 _pack = msgspec.msgpack.Encoder()
 _unpack_definition = msgspec.msgpack.Decoder(Definition)
 
@@ -160,15 +115,47 @@ class FailureKind(StrEnum):
     CANCELLED = "cancelled"  # cut off: a person, or the next slot of an overlap policy, cancelled it
 
 
+class Standing(StrEnum):
+    """How a trigger stands; what comes first here hides what comes after."""
+
+    DISABLED = "disabled"
+    PAUSED = "paused"
+    FINISHED = "finished"  # no further slot: sent, `ends_at` or `max_runs` reached
+    ERROR = "error"  # its next slot can't be computed
+    ACTIVE = "active"
+
+
+class Pause(Struct, frozen=True):
+    """An operator's hold on a trigger or a workspace."""
+
+    since: int  # ms
+    note: str
+
+
+class LastSlot(Struct, frozen=True):
+    """What became of one of a trigger's last slots; this outlives its execution. Times in ms."""
+
+    slot: int
+    state: State
+    status: int  # the target's last answer; 0: none
+    lateness: int
+    duration: int
+
+
 class Trigger(Struct, frozen=True, kw_only=True):
     """A stored trigger with its place in the schedule. Times are ms since the epoch."""
 
     id: str
     definition: Definition
     position: int
-    version: int
+    version: int  # serial of the change that last altered it
+    standing: Standing
     next_slot: int | None
-    error: str | None
+    error: str | None = None
+    pause: Pause | None = None
+    runs: int = 0  # executions made, counted where `max_runs` bounds them
+    anchor: int = 0  # from where an interval counts; 0: from `starts_at`, or it is none
+    last: LastSlot | None = None  # read where it is asked for
 
 
 class TriggerSet(Struct, frozen=True):

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 from app.clock import day_of
+from app.keys import kind_of, split_execution_id
 from app.models import Attempt, Definition
-from app.store import Shard, executions, queue
+from app.store import Shard, executions, history, queue
 from app.store.queue import Claimed, Ended
 
 EVERY_MINUTE = "* * * * *"
@@ -48,11 +49,14 @@ async def accounts_balance(shard: Shard, workspace: str, *days: int) -> Counter[
     totals: Counter[str] = Counter()
     still_open: Counter[tuple[str, int]] = Counter()
     for id_ in await executions.open_ids(shard, workspace):
-        _, trigger, slot = id_.split(":")
-        still_open[trigger, day_of(int(slot))] += 1
+        _, trigger, slot = split_execution_id(id_)
+        if kind_of(id_) is None:
+            still_open[trigger, day_of(slot)] += 1
     for day in days:
-        for trigger, counts in (await executions.day_counts(shard, workspace, day)).items():
-            final = sum(number for what, number in counts.items() if what != "due")
+        for trigger, counts in (await history.day_counts(shard, workspace, day)).items():
+            final = sum(
+                n for what, n in counts.items() if what != "due" and not what.startswith("unscheduled")
+            )
             assert counts.get("due", 0) == final + still_open[trigger, day], (trigger, counts)
             totals.update(counts)
         totals["open"] += sum(number for (_, on), number in still_open.items() if on == day)

@@ -28,7 +28,7 @@ from app.dev import embedded, folder
 from app.dev.demo import demo_set, load
 from app.dev.options import parse
 from app.errors import DevError
-from app.store import triggers
+from app.store import catalog, triggers
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="looks at processes in /proc")
 
@@ -475,11 +475,11 @@ async def test_the_demo_follows_the_port_unless_somebody_changed_it(make_shard: 
     shard = make_shard()
     assert await load(shard, 3000)
     assert await load(shard, 4000)
-    stored = [(one.id, one.definition) for one in (await triggers.read(shard, "demo")).triggers]
+    stored = [(one.id, one.definition) for one in (await catalog.read(shard, "demo")).triggers]
     assert stored == demo_set(4000)
     await triggers.replace(shard, "demo", stored[:2])
     assert not await load(shard, 5000)
-    kept = [(one.id, one.definition) for one in (await triggers.read(shard, "demo")).triggers]
+    kept = [(one.id, one.definition) for one in (await catalog.read(shard, "demo")).triggers]
     assert kept == stored[:2]
 
 
@@ -488,4 +488,4 @@ async def test_the_demo_is_not_loaded_beside_other_workspaces(make_shard: ShardF
     shard = make_shard()
     await triggers.replace(shard, "mine", demo_set(1)[:1])
     assert not await load(shard, 3000)
-    assert (await triggers.read(shard, "demo")).triggers == []
+    assert (await catalog.read(shard, "demo")).triggers == []

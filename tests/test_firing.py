@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from app.clock import day_of
 from app.keys import execution_id
 from app.models import State
-from app.store import Shard, executions, queue, ticking, triggers, upkeep
+from app.store import Shard, catalog, executions, queue, ticking, triggers, upkeep
 
 pytestmark = pytest.mark.anyio
 
@@ -93,7 +93,7 @@ async def test_a_trigger_that_can_not_be_computed_shows_its_error_and_stops_no_o
         clock.advance(60)
         await ticking.fire_due(shard)
         await ticking.refill(shard)
-    by_id = {t.id: t for t in (await triggers.read(shard, "acme")).triggers}
+    by_id = {t.id: t for t in (await catalog.read(shard, "acme")).triggers}
     assert "day of week" in (by_id["bad"].error or "")
     assert by_id["bad"].next_slot is None
     assert by_id["good"].error is None
@@ -101,7 +101,7 @@ async def test_a_trigger_that_can_not_be_computed_shows_its_error_and_stops_no_o
     await shard.redis.hset(broken, "bad", packed)  # mended: it comes back by itself
     clock.advance(301)
     await ticking.refill(shard)
-    assert (await triggers.read(shard, "acme")).triggers[0].next_slot is not None
+    assert (await catalog.read(shard, "acme")).triggers[0].next_slot is not None
 
 
 async def test_a_slot_past_its_deadline_is_missed_and_counted(shard: Shard, clock: Clock) -> None:

@@ -11,7 +11,7 @@ from helpers import accounts_balance, claim_all, define, failed, numbered, succe
 from app.clock import day_of
 from app.errors import ReplaceConflict
 from app.models import State
-from app.store import Shard, executions, queue, ticking, triggers, upkeep
+from app.store import Shard, catalog, executions, history, queue, ticking, triggers, upkeep
 
 pytestmark = pytest.mark.anyio
 
@@ -30,9 +30,9 @@ async def test_the_sizes_and_the_changes_are_told(shard: Shard) -> None:
 async def test_the_order_of_the_set_is_kept(shard: Shard) -> None:
     names = ["zeta", "alpha", "10", "9"]
     await triggers.replace(shard, "acme", [(name, define()) for name in names])
-    assert [t.id for t in (await triggers.read(shard, "acme")).triggers] == names
+    assert [t.id for t in (await catalog.read(shard, "acme")).triggers] == names
     await triggers.replace(shard, "acme", [(name, define()) for name in names[::-1]])
-    assert [t.id for t in (await triggers.read(shard, "acme")).triggers] == names[::-1]
+    assert [t.id for t in (await catalog.read(shard, "acme")).triggers] == names[::-1]
 
 
 async def test_an_identical_set_makes_no_revision(shard: Shard) -> None:
@@ -41,15 +41,18 @@ async def test_an_identical_set_makes_no_revision(shard: Shard) -> None:
     assert (again.revision, again.changes.unchanged) == (1, 3)
 
 
-async def test_an_unchanged_trigger_keeps_its_next_slot_though_it_is_overdue(
+async def test_what_is_due_before_a_replace_is_accounted_for_by_the_old_set(
     shard: Shard, clock: Clock
 ) -> None:
-    await triggers.replace(shard, "acme", numbered(2))
-    before = (await triggers.read(shard, "acme")).triggers[0].next_slot
+    await triggers.replace(shard, "acme", numbered(3))
+    slot = (await catalog.read(shard, "acme")).triggers[0].next_slot
     clock.advance(50)  # past the slot, and nobody has fired yet
     await triggers.replace(shard, "acme", [("0", define()), ("1", define("0 * * * *"))])
-    assert (await triggers.read(shard, "acme")).triggers[0].next_slot == before
-    assert (await ticking.fire_due(shard)).made == 1
+    assert await executions.open_ids(shard, "acme") == {f"acme:{id_}:{slot}" for id_ in range(3)}
+    assert slot is not None
+    assert (await catalog.read(shard, "acme")).triggers[0].next_slot == slot + 60_000
+    assert (await ticking.fire_due(shard)).made == 0
+    assert (await accounts_balance(shard, "acme", day_of(clock.now)))["due"] == 3
 
 
 async def test_a_changed_trigger_gets_its_next_slot_anew_and_keeps_its_counters(
@@ -59,19 +62,19 @@ async def test_a_changed_trigger_gets_its_next_slot_anew_and_keeps_its_counters(
     clock.advance(60)
     await ticking.fire_due(shard)
     await triggers.replace(shard, "acme", numbered(1, "0 * * * *"))
-    slot = (await triggers.read(shard, "acme")).triggers[0].next_slot
+    slot = (await catalog.read(shard, "acme")).triggers[0].next_slot
     assert slot is not None
     assert slot % 3_600_000 == 0
-    assert (await executions.day_counts(shard, "acme", day_of(clock.now)))["0"]["due"] == 1
+    assert (await history.day_counts(shard, "acme", day_of(clock.now)))["0"]["due"] == 1
 
 
 async def test_a_disabled_trigger_has_no_slot(shard: Shard, clock: Clock) -> None:
     await triggers.replace(shard, "acme", numbered(1, enabled=False))
-    assert (await triggers.read(shard, "acme")).triggers[0].next_slot is None
+    assert (await catalog.read(shard, "acme")).triggers[0].next_slot is None
     clock.advance(120)
     assert (await ticking.fire_due(shard)).handled == 0
     await triggers.replace(shard, "acme", numbered(1))
-    assert (await triggers.read(shard, "acme")).triggers[0].next_slot is not None
+    assert (await catalog.read(shard, "acme")).triggers[0].next_slot is not None
 
 
 async def test_after_the_call_nothing_of_a_removed_trigger_is_claimed(shard: Shard, clock: Clock) -> None:
@@ -143,7 +146,7 @@ async def test_a_failed_preparation_changes_nothing_and_goes_by_itself(
     monkeypatch.setattr(shard, "run", broken)
     with pytest.raises(ConnectionError):
         await triggers.replace(shard, "acme", numbered(8, "0 * * * *"))
-    assert len((await triggers.read(shard, "acme")).triggers) == 3
+    assert len((await catalog.read(shard, "acme")).triggers) == 3
     staged = [key async for key in shard.redis.scan_iter("*stage*")]
     assert staged
     for key in staged:
@@ -159,7 +162,7 @@ async def test_of_racing_replaces_one_whole_set_remains(make_shard: ShardFactory
     )
     for outcome in outcomes:
         assert not isinstance(outcome, BaseException) or isinstance(outcome, ReplaceConflict)
-    remaining = [t.id for t in (await triggers.read(shards[0], "acme")).triggers]
+    remaining = [t.id for t in (await catalog.read(shards[0], "acme")).triggers]
     assert remaining in [[id_ for id_, _ in set_] for set_ in sets]
 
 
@@ -174,7 +177,7 @@ async def test_no_reader_and_no_ticker_sees_half_a_set_amid_a_burst(
 
     async def watch() -> None:
         while not done:
-            kinds = {t.id[:3] for t in (await triggers.read(reader, "acme")).triggers}
+            kinds = {t.id[:3] for t in (await catalog.read(reader, "acme")).triggers}
             assert len(kinds) == 1
             clock.advance(0.2)
 
@@ -198,21 +201,21 @@ async def test_a_trigger_that_fires_while_a_replace_is_prepared_fires_no_slot_tw
 ) -> None:
     writer, ticker = make_shard(), make_shard(max_concurrency=0)
     await triggers.replace(writer, "acme", numbered(700))
-    clock.advance(60)
     run = writer.run
     fired: list[int] = []
 
     async def fire_before_the_swap(name: str, *args: object, **more: object) -> object:
         if name == "swap_triggers" and not fired:
+            clock.advance(60)
             while (outcome := await ticking.fire_due(ticker)).handled:
                 fired.append(outcome.made)
         return await run(name, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(writer, "run", fire_before_the_swap)
-    await triggers.replace(writer, "acme", [*numbered(700), ("more", define())])
+    await triggers.replace(writer, "acme", [*numbered(700), ("more", define("0 0 1 1 *"))])
     assert sum(fired) == 700
     assert (await ticking.fire_due(ticker)).made == 0
-    slots = {t.next_slot for t in (await triggers.read(writer, "acme")).triggers}
+    slots = {t.next_slot for t in (await catalog.read(writer, "acme")).triggers[:-1]}
     assert slots == {clock.now // 60_000 * 60_000 + 60_000}
 
 
@@ -224,9 +227,9 @@ async def test_ten_thousand_new_triggers_block_redis_for_no_more_than_20_ms(
     await shard.redis.slowlog_reset()
     for cron in ("0 * * * *", "0 9 * * *"):
         await triggers.replace(shard, "big", numbered(10_000, cron))
-    await triggers.read(shard, "big")
+    await catalog.read(shard, "big")
     await triggers.replace(shard, "big", [])
-    slow = [entry["command"][:60] for entry in await shard.redis.slowlog_get()]
+    slow = [(entry["duration"], entry["command"][:60]) for entry in await shard.redis.slowlog_get()]
     assert slow == []
 
 
@@ -248,4 +251,4 @@ async def test_a_preparation_that_was_lost_wipes_nothing(
     monkeypatch.setattr(shard, "run", lose_what_was_staged)
     done = await triggers.replace(shard, "acme", numbered(7))
     assert (done.added, done.removed, losses) == (7, 5, 0)
-    assert len((await triggers.read(shard, "acme")).triggers) == 7
+    assert len((await catalog.read(shard, "acme")).triggers) == 7

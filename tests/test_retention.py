@@ -7,7 +7,7 @@ from conftest import START, Clock, ShardFactory
 from helpers import claim_all, define, failed, numbered, succeeded
 
 from app.clock import day_of
-from app.models import State
+from app.models import LastSlot, State
 from app.store import Shard, executions, queue, ticking, triggers, upkeep
 
 pytestmark = pytest.mark.anyio
@@ -104,9 +104,8 @@ async def test_the_last_slots_outlive_their_executions(make_shard: ShardFactory,
     await work(shard, clock, 9)
     slots = await executions.last_slots(shard, "acme", "0")
     assert len(slots) == 4
-    slot, state, status, late, duration = slots[0]
-    assert slot == clock.now // 60_000 * 60_000
-    assert (state, status, late, duration) == (State.SUCCEEDED, 200, clock.now - slot, 5)
+    slot = clock.now // 60_000 * 60_000
+    assert slots[0] == LastSlot(slot, State.SUCCEEDED, 200, clock.now - slot, 5)
 
 
 async def test_daily_counters_go_after_their_days(shard: Shard) -> None:

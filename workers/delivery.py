@@ -10,19 +10,36 @@ from functools import lru_cache
 import msgspec
 from msgspec import Struct
 
-from app import __version__
+from app import __version__, variables
 from app.clock import rfc3339
-from app.models import BODYLESS, Attempt, FailureKind, unpack_definition
+from app.models import BODYLESS, Attempt, Definition, FailureKind, unpack_definition
+from app.schedule import schedule_of
 from app.store.queue import Claimed, Ended
 from app.urls import Origin, parse_target
-from workers.transport import NotSent, SendError, Transport
+from app.variables import Moment, Named, Template
+from workers import retries
+from workers.retries import Policy, policy_of
+from workers.transport import NotSent, ResponseHeaders, SendError, Transport
 
 USER_AGENT = f"Cronspace/{__version__}"
 
-_RETRIED_STATUSES = frozenset({408, 425, 429})
-_LONGEST_BACKOFF_MS = 3_600_000
 _MAX_MESSAGE = 500
 _CACHED_DEFINITION = 4096  # bytes; larger ones are prepared anew each time, so that the cache stays small
+
+
+class Templates(Struct, frozen=True):
+    """A request with variables: its head as in :class:`Prepared`, and its body, None where there is none."""
+
+    head: Template
+    body: Template | None
+
+    def render(self, moment: Moment) -> tuple[bytes, bytes]:
+        """Head and body of one attempt."""
+        head = self.head.render(moment)
+        if self.body is None:
+            return head, b""
+        body = self.body.render(moment)
+        return b"%scontent-length: %d\r\n" % (head, len(body)), body
 
 
 class Prepared(Struct, frozen=True):
@@ -32,7 +49,8 @@ class Prepared(Struct, frozen=True):
     head: bytes  # the request line and the headers that never change
     body: bytes
     timeout: float
-    max_retries: int
+    policy: Policy
+    templates: Templates | None = None  # in the place of head and body
 
 
 def prepare(packed: bytes) -> Prepared:
@@ -42,7 +60,44 @@ def prepare(packed: bytes) -> Prepared:
 
 def _prepare(packed: bytes) -> Prepared:
     definition = unpack_definition(packed)
+    if variables.OPEN.encode() in packed:
+        return _prepare_variable(definition)
     origin, host, path = parse_target(definition.url)
+    headers = _headers(definition, host)
+    body = b""
+    if definition.method not in BODYLESS:
+        body = definition.payload
+        if body.startswith(b'"'):
+            body = msgspec.json.decode(body, type=str).encode()
+        headers.append(("content-length", str(len(body))))
+    lines = [f"{definition.method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), ""]
+    head = "\r\n".join(lines).encode("ascii")
+    return Prepared(origin, head, body, definition.timeout_seconds, policy_of(definition))
+
+
+_prepare_cached = lru_cache(maxsize=4096)(_prepare)
+
+
+def _prepare_variable(definition: Definition) -> Prepared:
+    """The same with two braces somewhere: variables, or literal ones."""
+    named = Named(definition.timezone, definition.name)
+    origin, host, path = variables.compile_url(definition.url, named)
+    lines: list[Template | bytes] = [f"{definition.method} ".encode(), path, b" HTTP/1.1\r\n"]
+    for name, value in _headers(definition, host):
+        lines += [f"{name}: ".encode(), variables.compile_header(value, named), b"\r\n"]
+    body = None
+    if definition.method not in BODYLESS:
+        payload = definition.payload
+        if payload.startswith(b'"'):
+            body = variables.compile_text(msgspec.json.decode(payload, type=str), named)
+        else:
+            body = variables.compile_json(payload, named)
+    templates = Templates(variables.join(*lines), body)
+    return Prepared(origin, b"", b"", definition.timeout_seconds, policy_of(definition), templates)
+
+
+def _headers(definition: Definition, host: str) -> list[tuple[str, str]]:
+    """The headers that are sent but for those that each attempt adds, and the length."""
     given = {name.lower() for name in definition.headers}
     headers = list(definition.headers.items())
     if "host" not in given:
@@ -51,27 +106,10 @@ def _prepare(packed: bytes) -> Prepared:
         headers.append(("user-agent", USER_AGENT))
     if "accept" not in given:
         headers.append(("accept", "*/*"))
-    body = b""
-    if definition.method not in BODYLESS:
-        body = definition.payload
-        content_type = "application/json"
-        if body.startswith(b'"'):
-            body = msgspec.json.decode(body, type=str).encode()
-            content_type = "text/plain; charset=utf-8"
-        if definition.payload and "content-type" not in given:
-            headers.append(("content-type", content_type))
-        headers.append(("content-length", str(len(body))))
-    lines = [f"{definition.method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), ""]
-    return Prepared(
-        origin,
-        "\r\n".join(lines).encode("ascii"),
-        body,
-        definition.timeout_seconds,
-        definition.max_retries,
-    )
-
-
-_prepare_cached = lru_cache(maxsize=4096)(_prepare)
+    if definition.payload and definition.method not in BODYLESS and "content-type" not in given:
+        is_text = definition.payload.startswith(b'"')
+        headers.append(("content-type", "text/plain; charset=utf-8" if is_text else "application/json"))
+    return headers
 
 
 async def attempt(
@@ -88,19 +126,27 @@ async def attempt(
     """
     begun = time.monotonic()
     status, kind, message, snippet = 0, "", "", ""
-    max_retries = 0
+    headers: ResponseHeaders = ()
+    sent = False
+    prepared = None
+
+    def may_begin() -> bool:
+        nonlocal sent
+        sent = may_send()
+        return sent
+
     try:
         prepared = prepare(execution.definition)
-        max_retries = prepared.max_retries
         request = build_request(prepared, execution, started_ms)
         async with asyncio.timeout(prepared.timeout):
-            answer = await transport.send(prepared.origin, request, may_send)
-        status = answer.status
+            answer = await transport.send(prepared.origin, request, may_begin)
+        status, headers = answer.status, answer.headers
         snippet = answer.body.decode("utf-8", "replace")
-        if not 200 <= status < 300:
+        if not prepared.policy.succeeds(status):
             kind, message = FailureKind.STATUS, f"the target answered {status}"
     except TimeoutError:
-        kind, message = FailureKind.TIMEOUT, f"no complete answer within {prepared.timeout:g} s"
+        timeout = prepared.timeout if prepared else 0
+        kind, message = FailureKind.TIMEOUT, f"no complete answer within {timeout:g} s"
     except NotSent:
         raise
     except SendError as error:
@@ -109,33 +155,46 @@ async def attempt(
         kind, message = FailureKind.INTERNAL, f"{type(error).__name__}: {error}"
     duration = round((time.monotonic() - begun) * 1000)
     made = Attempt(started_ms, duration, status, str(kind), message[:_MAX_MESSAGE], snippet, worker)
-    return judge(execution, made, max_retries)
+    if prepared is None:
+        return retries.failed(execution, made)
+    return retries.judge(execution, made, prepared.policy, sent, headers)
+
+
+def interrupted(execution: Claimed, started_ms: int, now_ms: int, worker: str) -> Ended:
+    """The outcome of a request that was cut off because its worker stops. Times are by Redis's clock."""
+    message = "the worker stopped before the answer came; whether the request arrived is unknown"
+    made = Attempt(started_ms, max(0, now_ms - started_ms), 0, FailureKind.WORKER_LOST, message, "", worker)
+    return retries.interrupted(execution, prepare(execution.definition).policy, made)
 
 
 def build_request(prepared: Prepared, execution: Claimed, now_ms: int) -> bytes:
     """The request of one attempt, as it goes over the wire."""
+    head, body = prepared.head, prepared.body
+    if prepared.templates is not None:
+        head, body = prepared.templates.render(_moment(execution, now_ms))
     changing = (
         f"webhook-id: {execution.id}\r\n"
         f"webhook-timestamp: {now_ms // 1000}\r\n"
         f"cronspace-attempt: {len(execution.attempts) + 1}\r\n"
         f"cronspace-scheduled-at: {rfc3339(execution.slot)}\r\n\r\n"
     )
-    return b"".join((prepared.head, changing.encode("ascii"), prepared.body))
+    return b"".join((head, changing.encode("ascii"), body))
 
 
-def judge(execution: Claimed, made: Attempt, max_retries: int) -> Ended:
-    """Succeeded, failed for good, or to be tried again and when."""
-    if not made.kind:
-        return Ended(execution.id, execution.token, "succeeded", 0, made)
-    # An attempt that was lost with its worker is no answer of the target's: it uses no retry up.
-    tries = 1 + sum(a.kind != FailureKind.WORKER_LOST for a in execution.attempts)
-    if tries > max_retries or not _worth_another(made):
-        return Ended(execution.id, execution.token, "failed", 0, made)
-    delay = min(1000 * 2 ** min(tries - 1, 30), _LONGEST_BACKOFF_MS)
-    return Ended(execution.id, execution.token, "retry", delay, made)
+def _moment(execution: Claimed, now_ms: int) -> Moment:
+    return Moment(
+        execution=execution.id,
+        workspace=execution.workspace,
+        trigger=execution.trigger,
+        attempt=len(execution.attempts) + 1,
+        scheduled_at=execution.slot,
+        started_at=now_ms,
+        previous=lambda: previous_slot(execution),
+    )
 
 
-def _worth_another(made: Attempt) -> bool:
-    if made.kind == FailureKind.STATUS:
-        return made.status >= 500 or made.status in _RETRIED_STATUSES
-    return made.kind != FailureKind.INTERNAL
+def previous_slot(execution: Claimed) -> int | None:
+    """The slot of the schedule before an execution's, None for the first."""
+    definition = unpack_definition(execution.definition)
+    its = schedule_of(definition, execution.workspace, execution.trigger, execution.anchor)
+    return its.previous(execution.slot)

@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address
@@ -33,6 +33,7 @@ _DNS_NAMES = 10_000  # in the cache
 _MAX_HEADER_BYTES = 65_536
 _EYEBALLS_DELAY = 0.25  # RFC 8305: how long one address gets before the next is tried beside it
 
+ResponseHeaders = Sequence[tuple[bytes, bytes]]  # names and values as they came
 AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
@@ -55,7 +56,7 @@ class Answer(Struct, frozen=True):
     """A target's answer, with the part of its body that is kept."""
 
     status: int
-    headers: list[tuple[bytes, bytes]]
+    headers: ResponseHeaders
     body: bytes
 
 

@@ -26,7 +26,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from app.config import Settings
-from app.models import Attempt, FailureKind, State
+from app.models import State
 from app.store import Shard, queue, ticking, upkeep
 from app.store.queue import Claimed, Ended
 from app.store.shard import pack, unpack
@@ -46,12 +46,13 @@ _LAST_CALL_SECONDS = 0.5  # for a call to Redis that is under way when the worke
 class Held:
     """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
 
-    __slots__ = ("execution", "token", "until")
+    __slots__ = ("aborted", "execution", "token", "until")
 
     def __init__(self, execution: Claimed, until: float) -> None:
         self.execution = execution
         self.token = execution.token
         self.until = until
+        self.aborted = False  # cancelled in Redis: its outcome is nobody's business any more
 
 
 async def send(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
@@ -217,7 +218,11 @@ class Worker(arq.Worker):
         lost = await queue.renew(self._shard, held)
         for id_, token in held.items():
             one = self._held.get(id_)
-            if one is not None and one.token == token and id_ not in lost:
+            if one is None or one.token != token:
+                continue
+            if id_ in lost:
+                self._abort(id_)
+            else:
                 one.until = begun + self.settings.lease_seconds
         return self.settings.lease_seconds / 3
 
@@ -225,7 +230,8 @@ class Worker(arq.Worker):
         """Clear away what removed triggers left, and what is too old."""
         cleared = await upkeep.clear_removed(self._shard)
         trimmed = await upkeep.trim_finished(self._shard)
-        return 0 if cleared or trimmed else _JANITOR_SECONDS
+        erased = await upkeep.finish_erasing(self._shard)
+        return 0 if cleared or trimmed or erased else _JANITOR_SECONDS
 
     async def listen(self) -> float:
         """Wait for notifications; without them everything still happens, at the next poll."""
@@ -235,9 +241,13 @@ class Worker(arq.Worker):
                 message = await subscription.get_message(ignore_subscribe_messages=True, timeout=60)
                 if message is None:
                     continue
-                if message["data"] == b"replaced":
+                what, _, execution = message["data"].decode().partition(" ")
+                if what == "replaced":
                     self.ticker.wake()
+                    self.refiller.wake()
                     self.janitor.wake()
+                elif what == "cancel":
+                    self._abort(execution)
                 else:
                     self.claimer.wake()
 
@@ -270,7 +280,10 @@ class Worker(arq.Worker):
             del self._held[execution.id]
             return
         except asyncio.CancelledError:
-            ended = self._interrupted(execution, started)
+            if held.aborted:
+                del self._held[execution.id]
+                return
+            ended = delivery.interrupted(execution, started, self._now(), self.name)
         finally:
             self.tasks.pop(execution.id, None)
             if self._starved:
@@ -278,13 +291,12 @@ class Worker(arq.Worker):
         self._ended.append(ended)
         self.finisher.wake()
 
-    def _interrupted(self, execution: Claimed, started: int) -> Ended:
-        """A request cut off because the worker stops: another worker sends it again, at once."""
-        message = "the worker stopped before the answer came; whether the request arrived is unknown"
-        made = Attempt(
-            started, max(0, self._now() - started), 0, FailureKind.WORKER_LOST, message, "", self.name
-        )
-        return Ended(execution.id, execution.token, "retry", 0, made)
+    def _abort(self, id_: str) -> None:
+        """Cut an attempt off whose execution is not ours any more: cancelled, or taken over."""
+        task, held = self.tasks.get(id_), self._held.get(id_)
+        if task is not None and held is not None:
+            held.aborted = True
+            task.cancel()
 
     async def _flush(self) -> None:
         """Record the last outcomes; Redis may be slow, but not for ever."""

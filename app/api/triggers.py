@@ -13,11 +13,13 @@ from app.api.fields import JSON_TYPES, Answer, TriggerId, WorkspaceAnswer, Works
 from app.api.operations import Noun
 from app.errors import Fault, InvalidRequest, ReplaceConflict
 from app.formats import Cron, HttpUrl, Moment, Zone
-from app.models import Changes, Definition, Method, ReplaceInput, TriggerInput
+from app.inputs import ReplaceInput, TriggerInput
+from app.masking import MASK, mask_headers, unmask_headers
+from app.models import Changes, Definition, Method
 from app.models import Trigger as Stored
-from app.store import Shard
+from app.store import Shard, catalog
 from app.store import triggers as store
-from app.validation import MASK, parse_replace
+from app.validation import parse_replace
 
 # Header names whose values are credentials by all likelihood; answers show MASK instead.
 _SECRET_NAME = re.compile(r"auth|cookie|token|secret|password|signature|credential|api-?key|-key$", re.I)
@@ -110,7 +112,7 @@ async def replace_triggers(shard: Shard, workspace_id: WorkspaceId, body: bytes)
 @noun.operation("GET")
 async def list_triggers(shard: Shard, workspace_id: WorkspaceId) -> TriggerList:
     """The whole set, in the order in which it was declared."""
-    current = await store.read(shard, workspace_id)
+    current = await catalog.read(shard, workspace_id)
     return TriggerList(
         workspace_id=workspace_id,
         count=len(current.triggers),
@@ -148,7 +150,7 @@ def _listed(workspace: str, trigger: Stored) -> ListedJob:
     definition = trigger.definition
     return ListedJob(
         **msgspec.structs.asdict(_job(workspace, trigger.id, definition, trigger.next_slot)),
-        headers={name: _shown(name, value) for name, value in definition.headers.items()},
+        headers=mask_headers(definition.headers),
         timeout_seconds=definition.timeout_seconds,
         max_retries=definition.max_retries,
         payload=msgspec.Raw(definition.payload) if definition.payload else UNSET,
@@ -156,27 +158,20 @@ def _listed(workspace: str, trigger: Stored) -> ListedJob:
     )
 
 
-def _shown(name: str, value: str) -> str:
-    return MASK if _SECRET_NAME.search(name) else value
-
-
 async def _unmask(
     shard: Shard, workspace: str, ids: list[str], inputs: list[TriggerInput]
 ) -> list[Definition]:
     """The definitions, with what an answer had masked taken from what is stored."""
-    definitions = [given.definition() for given in inputs]
+    definitions = [given.to_definition() for given in inputs]
     masked = [index for index, one in enumerate(definitions) if MASK in one.headers.values()]
     stored = await store.read_definitions(shard, workspace, [ids[index] for index in masked])
     faults = []
     for index, known in zip(masked, stored, strict=True):
-        headers = dict(definitions[index].headers)
-        for name, value in headers.items():
-            if value == MASK:
-                if known is None or name not in known.headers:
-                    message = "a masked value stands for a stored one, and here none is stored"
-                    faults.append(Fault(f"triggers[{index}].headers[{name!r}]", message))
-                else:
-                    headers[name] = known.headers[name]
+        headers, strange = unmask_headers(
+            definitions[index].headers, None if known is None else known.headers
+        )
+        message = "a masked value stands for a stored one, and here none is stored"
+        faults += [Fault(f"triggers[{index}].headers[{name!r}]", message) for name in strange]
         definitions[index] = msgspec.structs.replace(definitions[index], headers=headers)
     if faults:
         raise InvalidRequest("The body has masked values that stand for nothing; nothing was stored.", faults)

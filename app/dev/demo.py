@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from app.models import Definition
-from app.store import Shard, triggers
+from app.store import Shard, catalog, triggers, workspaces
 
 WORKSPACE = "demo"
 
@@ -43,10 +43,10 @@ async def load(shard: Shard, port: int) -> bool:
 
     Where it already is, and nobody changed it, it follows the API to its new port.
     """
-    if not await triggers.workspaces_exist(shard):
+    if not await workspaces.any_exists(shard):
         await triggers.replace(shard, WORKSPACE, demo_set(port))
         return True
-    stored = [(one.id, one.definition) for one in (await triggers.read(shard, WORKSPACE)).triggers]
+    stored = [(one.id, one.definition) for one in (await catalog.read(shard, WORKSPACE)).triggers]
     if not stored:
         return False
     old_port = urlsplit(stored[0][1].url).port or 0

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from app.keys import FINISHED_STATES, split_execution_id
-from app.models import ArqJob, ArqResult, Execution, State
+from app.models import ArqJob, ArqResult, Execution, LastSlot, State
 from app.store.shard import Shard, reply
 
 _job = msgspec.msgpack.Decoder(ArqJob)
@@ -22,11 +22,11 @@ _result = msgspec.msgpack.Decoder(ArqResult)
 _PAGE = 200
 _LOAD_LEAST = 50  # executions loaded at once, where not all turn out to be in the wanted state
 # Reads are pipelined, not in a transaction: under maxmemory Redis refuses those even for reads.
-_OPEN_SETS = ("admitted", "backlog", "retrying")
+_OPEN_SETS = ("admitted", "backlog", "waiting", "late", "lined")
 _SETS_OF_STATE = {
-    State.QUEUED: ("admitted", "backlog"),
+    State.QUEUED: _OPEN_SETS,
     State.RUNNING: ("admitted",),
-    State.RETRYING: ("retrying",),
+    State.RETRYING: ("waiting",),
 }
 
 Place = tuple[int, str]  # score ms, execution id: the order of a list
@@ -84,31 +84,20 @@ async def list_newest(
     return Page(executions, _write_cursor(found[limit - 1][0]) if len(found) > limit else None)
 
 
-async def last_slots(shard: Shard, workspace: str, trigger: str) -> list[tuple[int, State, int, int, int]]:
-    """A trigger's last slots, newest first: slot ms, state, HTTP status, lateness ms, duration ms.
-
-    They outlive their executions.
-    """
+async def last_slots(shard: Shard, workspace: str, trigger: str) -> list[LastSlot]:
+    """A trigger's last slots, newest first. They outlive their executions."""
     stored = await reply(shard.redis.hget(shard.keys.of(workspace, "last"), trigger))
-    packed = bytes(cast(bytes, stored or b""))
+    return unpack_last_slots(cast(bytes, stored or b""))
+
+
+def unpack_last_slots(packed: bytes) -> list[LastSlot]:
+    """Last slots as ``store/lua/_end.lua`` packs them, newest first."""
     codes = [State(state) for state in FINISHED_STATES]
     slots = []
     for start in range(0, len(packed), 17):
         high, low, code, status, late, duration = struct.unpack_from(">HIBHII", packed, start)
-        slots.append(((high << 32) + low, codes[code - 1], status, late, duration))
+        slots.append(LastSlot((high << 32) + low, codes[code - 1], status, late, duration))
     return slots[::-1]
-
-
-async def day_counts(shard: Shard, workspace: str, day: int) -> dict[str, dict[str, int]]:
-    """What was counted for each trigger on a UTC day (days since the epoch).
-
-    ``due`` and the final states, with their reason where there is one: ``missed:deadline``.
-    """
-    counts: dict[str, dict[str, int]] = {}
-    for field, number in (await reply(shard.redis.hgetall(shard.keys.of(workspace, f"day:{day}")))).items():
-        trigger, what = field.decode().split(":", 1)
-        counts.setdefault(trigger, {})[what] = int(number)
-    return counts
 
 
 async def open_ids(shard: Shard, workspace: str) -> set[str]:
@@ -135,12 +124,12 @@ async def _load(shard: Shard, ids: list[str]) -> list[Execution | None]:
         for id_ in ids:
             pipe.mget(keys.arq_result(id_), keys.arq_job(id_), keys.arq_in_progress(id_))
             pipe.zscore(keys.queue, keys.job_id(id_))
-            pipe.zscore(keys.of(split_execution_id(id_)[0], "retrying"), id_)
+            pipe.zscore(keys.of(split_execution_id(id_)[0], "waiting"), id_)
         replies = await pipe.execute()
     loaded = []
     for index, id_ in enumerate(ids):
-        (result, job, owner), score, retrying = replies[index * 3 : index * 3 + 3]
-        loaded.append(_execution(id_, result, job, owner, score, retrying))
+        (result, job, owner), score, waiting = replies[index * 3 : index * 3 + 3]
+        loaded.append(_execution(id_, result, job, owner, score, waiting))
     return loaded
 
 
@@ -150,7 +139,7 @@ def _execution(
     job: bytes | None,
     owner: bytes | None,
     score: float | None,
-    retrying: float | None,
+    waiting: float | None,
 ) -> Execution | None:
     workspace, trigger, slot = split_execution_id(id_)
     if result is not None:
@@ -175,7 +164,7 @@ def _execution(
     attempts = opened.k.get("attempts", [])
     started = attempts[0].started if attempts else None
     worker = None
-    state = State.QUEUED if retrying is None else State.RETRYING
+    state = State.RETRYING if waiting is not None and attempts else State.QUEUED
     if owner is not None:
         state = State.RUNNING
         token, _, since = owner.decode().rpartition("|")
@@ -189,7 +178,7 @@ def _execution(
         slot=slot,
         queued=opened.et,
         started=started,
-        next_attempt=int(score) if state is State.RETRYING and score is not None else None,
+        next_attempt=int(score) if waiting is not None and owner is None and score is not None else None,
         worker=worker,
         attempts=attempts,
     )

@@ -24,7 +24,7 @@ class Claimed(Struct, frozen=True):
     slot: int  # ms since the epoch
     attempts: list[Attempt]  # made before
     definition: bytes
-    version: int  # of the definition
+    anchor: int  # from where the trigger's interval counts, ms; 0 for none
     token: str
 
 
@@ -40,13 +40,19 @@ What = Literal["succeeded", "failed", "retry", "release"]
 
 
 class Ended(Struct, frozen=True):
-    """What became of an attempt: a final state, another try after ``delay_ms``, or nothing was sent."""
+    """What became of an attempt: a final state, another try after ``delay_ms``, or nothing was sent.
+
+    With ``failed`` comes the definition, which the dead letter keeps. ``gone``: the target said so (410),
+    and its trigger is to be disabled for that.
+    """
 
     id: str
     token: str
     what: What
     delay_ms: int = 0
     attempt: Attempt | None = None
+    definition: bytes = b""  # as it was sent: a dead letter keeps it
+    gone: bool = False  # the target wants no more of this trigger
 
 
 async def claim(shard: Shard, worker: str, number: int, at_most: int) -> Claim:
@@ -62,20 +68,21 @@ async def claim(shard: Shard, worker: str, number: int, at_most: int) -> Claim:
     )
     executions = []
     for index in range(2, len(reply), 5):
-        id_, job, definition, version, token = reply[index : index + 5]
+        id_, job, definition, anchor, token = reply[index : index + 5]
         execution = id_.decode()
         workspace, trigger, slot = split_execution_id(execution)
         attempts = _job.decode(job).k.get("attempts", [])
         executions.append(
-            Claimed(execution, workspace, trigger, slot, attempts, definition, version, token.decode())
+            Claimed(execution, workspace, trigger, slot, attempts, definition, anchor, token.decode())
         )
     return Claim(reply[0], None if reply[1] < 0 else reply[1], executions)
 
 
 async def finish(shard: Shard, outcomes: Sequence[Ended]) -> list[State | None]:
     """Record outcomes; returns the state that each execution is in now, None where the lease was lost."""
-    batch = [[o.id, o.token, o.what, o.delay_ms, o.attempt] for o in outcomes]
-    states = await shard.run("finish_executions", shard.policy, pack(batch))
+    batch = [[o.id, o.token, o.what, o.delay_ms, o.attempt, o.gone] for o in outcomes]
+    definitions = [o.definition for o in outcomes]
+    states = await shard.run("finish_executions", shard.policy, pack(batch), *definitions)
     return [None if state == b"stale" else State(state.decode()) for state in states]
 
 

@@ -84,6 +84,8 @@ class Shard:
                 settings.keep_succeeded_seconds * 1000,
                 settings.keep_days,
                 settings.keep_slots,
+                settings.max_backlog,
+                settings.keep_runs,
             ]
         )
 

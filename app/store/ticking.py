@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
 
 from app.errors import InvalidSchedule
+from app.late import judge_overdue, slots_to_hold
 from app.models import unpack_definition
+from app.schedule import schedule_of
 from app.store.shard import Shard, pack, unpack
-from app.store.triggers import slots_to_hold
 
 log = logging.getLogger(__name__)
 
-_HELD = 4  # where the held slots begin in a trigger's state, see store/lua/_keys.lua
+# Places in a trigger's state, see store/lua/_keys.lua.
+_VERSION, _AFTER, _NOTES, _HELD = 1, 3, 5, 6
 _REFILL_LEASE_MS = 20_000
+
+# How many slots are computed at once for a trigger: its next one and those that it holds.
+SLOTS_LEAST, SLOTS_MOST = 3, 400
+_RECORDS_OF_ONE, _RECORDS_AT_ONCE = 20, 500  # missed slots that get a record each: of a trigger, of a refill
 
 
 class Fired(Struct, frozen=True):
@@ -25,11 +33,11 @@ class Fired(Struct, frozen=True):
     handled: int  # slots: these, and the missed and skipped ones
     now: int
     next_slot: int | None  # the earliest in the due index
-    dry: int  # triggers that hold no further slot until they are refilled
+    dry: list[str]  # triggers (workspace:trigger) that hold no further slot until they are refilled
 
 
-async def fire_due(shard: Shard) -> Fired:
-    """Turn up to ``fire_batch`` due slots into executions."""
+async def fire_due(shard: Shard, only: str = "") -> Fired:
+    """Turn up to ``fire_batch`` due slots into executions, of one workspace or of all."""
     settings = shard.settings
     made, handled, now, next_slot, dry = await shard.run(
         "fire_due",
@@ -38,48 +46,96 @@ async def fire_due(shard: Shard) -> Fired:
         settings.fire_batch,
         int(settings.start_deadline_seconds * 1000),
         int(settings.look_ahead_seconds * 1000),
-        settings.max_backlog,
+        only,
     )
-    return Fired(made, handled, now, None if next_slot < 0 else next_slot, dry)
+    return Fired(made, handled, now, None if next_slot < 0 else next_slot, [one.decode() for one in dry])
 
 
 async def refill(shard: Shard, at_most: int = 200) -> int:
-    """Compute and store further slots of triggers whose held ones run low; returns how many were looked at.
+    """Compute and store further slots where the held ones run low; returns how many triggers it were."""
+    chores, _ = await shard.take_chores(shard.keys.refills, at_most, _REFILL_LEASE_MS)
+    await refill_some(shard, [chore.decode() for chore in chores])
+    return len(chores)
+
+
+async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
+    """Compute and store further slots of triggers (``workspace:trigger``); judge those found too late.
 
     A trigger whose slots can't be computed gets an error that its readers see, and holds up no other.
     """
-    chores, _ = await shard.take_chores(shard.keys.refills, at_most, _REFILL_LEASE_MS)
     if not chores:
-        return 0
-    wanted = [chore.decode().split(":") for chore in chores]
+        return
+    wanted = [chore.split(":") for chore in chores]
+    of = shard.keys.of
+    workspaces = list(dict.fromkeys(workspace for workspace, _ in wanted))
     async with shard.redis.pipeline(transaction=False) as pipe:
+        for workspace in workspaces:
+            pipe.hget(of(workspace, "meta"), "spans")
         for workspace, trigger in wanted:
-            pipe.hget(shard.keys.of(workspace, "definitions"), trigger)
-            pipe.hget(shard.keys.of(workspace, "states"), trigger)
-            pipe.zscore(shard.keys.of(workspace, "due"), trigger)
+            pipe.hget(of(workspace, "definitions"), trigger)
+            pipe.hget(of(workspace, "states"), trigger)
+            pipe.zscore(of(workspace, "due"), trigger)
         found = await pipe.execute()
+    spans = {
+        workspace: [(span[0], span[1]) for span in unpack(packed)]
+        for workspace, packed in zip(workspaces, found, strict=False)
+        if packed
+    }
+    found = found[len(workspaces) :]
     now = await shard.now_ms()
-    look_ahead = int(shard.settings.look_ahead_seconds * 1000)
     refills = []
+    records = _RECORDS_AT_ONCE
     for index, (workspace, trigger) in enumerate(wanted):
         await asyncio.sleep(0)  # a rare schedule takes ms to compute: requests and leases go on in between
         packed, state, due = found[index * 3 : index * 3 + 3]
         if packed is None or state is None:
-            refills.append([workspace, trigger, 0, 0, [], ""])  # removed: the script drops the chore
+            refills.append([workspace, trigger, 0, 0, [], "", [], 0])  # removed: the script drops the chore
             continue
-        state = unpack(state)
-        base = state[-1] if len(state) > _HELD else int(due if due is not None else state[_HELD - 1])
-        slots: list[int] = []
-        error = ""
-        try:
-            slots = slots_to_hold(unpack_definition(packed), base, now, look_ahead)
-        except InvalidSchedule as problem:
-            error = str(problem)
-        except Exception as problem:
-            log.exception("the slots of %s:%s can't be computed", workspace, trigger)
-            error = f"{type(problem).__name__}: {problem}"
-        if not slots and not error:
-            error = "the schedule has no further slot"
-        refills.append([workspace, trigger, state[1], base, slots, error])
-    await shard.run("store_refills", pack(refills))
-    return len(refills)
+        one = _compute(shard, workspace, trigger, packed, unpack(state), due, now, records, spans)
+        records -= sum(len(run.slots) for run in one[6])
+        refills.append(one)
+    await shard.run("store_refills", shard.policy, pack(refills))
+
+
+def _compute(
+    shard: Shard,
+    workspace: str,
+    trigger: str,
+    packed: bytes,
+    state: list[Any],
+    due: float | None,
+    now: int,
+    records: int,
+    all_spans: dict[str, list[tuple[int, int]]],
+) -> list[Any]:
+    """The refill of one trigger as the script takes it."""
+    base = state[-1] if len(state) > _HELD else int(due if due is not None else state[_AFTER])
+    refill = [workspace, trigger, state[_VERSION], base]
+    notes = state[_NOTES] or {}
+    spans = [*all_spans.get(workspace, ()), *((a, b) for a, b in notes.get("spans", ()))]
+    settings = shard.settings
+    try:
+        definition = unpack_definition(packed)
+        schedule = schedule_of(definition, workspace, trigger, notes.get("anchor", 0))
+        after, missed, caught = base, [], 0
+        if due is None:
+            deadline = definition.start_deadline_seconds
+            overdue = judge_overdue(
+                schedule,
+                definition,
+                base,
+                now,
+                deadline=int((settings.start_deadline_seconds if deadline is None else deadline) * 1000),
+                cap=settings.max_catch_up,
+                records=min(_RECORDS_OF_ONE, records),
+                spans=spans,
+            )
+            after, missed, caught = overdue.after, overdue.missed, overdue.caught
+        until = now + int(settings.look_ahead_seconds * 1000)
+        slots = slots_to_hold(schedule, after, until, SLOTS_LEAST, SLOTS_MOST, spans)
+    except InvalidSchedule as problem:
+        return [*refill, [], str(problem), [], 0]
+    except Exception as problem:
+        log.exception("the slots of %s:%s can't be computed", workspace, trigger)
+        return [*refill, [], f"{type(problem).__name__}: {problem}", [], 0]
+    return [*refill, slots, "", missed, caught]

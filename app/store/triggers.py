@@ -1,123 +1,198 @@
-"""A workspace's trigger set: replaced whole, read whole."""
+"""A workspace's trigger set: replaced whole, or edited trigger by trigger. Each change is a revision.
+
+A change is prepared outside Redis beside the set as it was read, and goes in by compare-and-set on the serial
+of the last change: when another one came between, it is prepared anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from app.errors import ReplaceConflict
-from app.models import Changes, Definition, Replaced, Trigger, TriggerSet, pack_definition, unpack_definition
+from msgspec import Struct
+from redis.exceptions import ResponseError
+
+from app.errors import (
+    ConfirmationRequired,
+    Fault,
+    InvalidRequest,
+    ReplaceConflict,
+    RevisionConflict,
+    WorkspaceErasing,
+)
+from app.late import slots_to_hold
+from app.models import Changes, Definition, Replaced, pack_definition, unpack_definition
 from app.schedule import schedule_of
+from app.store import revisions, ticking
 from app.store.shard import Shard, pack, reply, unpack
 
+T = TypeVar("T")
+
 _STAGE_BATCH = 250  # triggers a script call: about 2 ms of Redis's time
+EDIT_MOST = 250
 _TRIES = 8
-_POSITION, _VERSION = 2, 1  # in a trigger's state, see store/lua/_keys.lua
-
-# How many slots are computed at once for a trigger: its next one and those that it holds.
-SLOTS_LEAST, SLOTS_MOST = 3, 400
+_FIRE_ROUNDS = 400  # before a change: slots that are due are fired first, in rounds of a script call
+_POSITION, _NOTES = 2, 5  # in a trigger's state, see store/lua/_keys.lua
 
 
-async def replace(shard: Shard, workspace: str, triggers: Sequence[tuple[str, Definition]]) -> Replaced:
+class Edited(Struct, frozen=True):
+    """The outcome of an edit, in the order of the triggers that were put."""
+
+    revision: int
+    changes: dict[str, str]  # trigger → created, updated, unchanged, deleted
+    next_slots: dict[str, int | None]
+
+
+async def replace(
+    shard: Shard,
+    workspace: str,
+    triggers: Sequence[tuple[str, Definition]],
+    *,
+    if_revision: int | None = None,
+    confirmed: bool = False,
+    action: str = "replace",
+) -> Replaced:
     """Put a set of (id, definition) in the place of the workspace's own, atomically.
 
     The new set is prepared in small steps beside the live one, then swapped in by one short script.
-    Raises :class:`ReplaceConflict` when other replaces keep coming between.
+
+    Raises :class:`RevisionConflict` when the set is not at ``if_revision``, :class:`ConfirmationRequired`
+    when more of it would go than the settings allow, :class:`InvalidRequest` for a new one-off in the past
+    (but not with the action ``rollback``), and :class:`ReplaceConflict` when other changes keep coming
+    between.
     """
     packed = [pack_definition(definition) for _, definition in triggers]
+    keep = shard.settings.keep_revisions
     for _ in range(_TRIES):
-        now = await shard.now_ms()
-        slots = _FirstSlots(now, int(shard.settings.look_ahead_seconds * 1000))
         serial = await shard.run("take_serial")
-        base = int(await reply(shard.redis.hget(shard.keys.of(workspace, "meta"), "revision")) or 0)
+        base, revision, old_size = await _base(shard, workspace, if_revision)
+        entries = await _entries(shard, workspace, triggers, packed, action == "rollback")
+        for position, entry in enumerate(entries):
+            entry[1] = position
         counts: Counter[str] = Counter()
         next_slots: list[int | None] = []
+        undo: revisions.Undo = {}
+        spans: list[tuple[str, int]] = []
+        with_slots = 0
         for start in range(0, len(triggers), _STAGE_BATCH):
-            part = triggers[start : start + _STAGE_BATCH]
-            first_slots = await asyncio.to_thread(slots.of, [definition for _, definition in part])
-            batch = [[id_, start + index, first_slots[index]] for index, (id_, _) in enumerate(part)]
-            changes, firsts = await shard.run(
-                "stage_triggers", workspace, serial, pack(batch), *packed[start : start + _STAGE_BATCH]
+            end = start + _STAGE_BATCH
+            changes, firsts, old, queued = await shard.run(
+                "stage_triggers", workspace, serial, pack(entries[start:end]), *packed[start:end]
             )
-            counts.update(change.decode() for change in changes)
+            with_slots += queued
             next_slots += [None if first < 0 else first for first in firsts]
-        unchanged = counts["unchanged"] + counts["moved"]
-        swap = (workspace, serial, base, len(triggers), unchanged + counts["updated"])
-        altered = int(bool(counts["created"] or counts["updated"] or counts["moved"]))
-        with_slots = sum(definition.enabled for _, definition in triggers)
-        status = b"again"
-        while status == b"again":
-            status, revision, old_size = await shard.run("swap_triggers", *swap, altered, with_slots)
+            counts.update(change.decode() for change in changes)
+            for index, change in enumerate(changes):
+                if change == b"unchanged":
+                    continue
+                id_ = triggers[start + index][0]
+                position, definition, since = old[index * 3 : index * 3 + 3]
+                before = definition or packed[start + index]
+                undo[id_] = None if change == b"created" else (position, before)
+                if since >= 0:
+                    spans.append((id_, since))
+        kept = counts["unchanged"] + counts["moved"] + counts["updated"]
+        deleted = old_size - kept
+        if deleted > 0:
+            _check_share(shard, deleted, old_size, confirmed)
+            undo.update(await _removed(shard, workspace, {id_ for id_, _ in triggers}))
+        made = Changes(
+            created=counts["created"],
+            updated=counts["updated"],
+            unchanged=counts["unchanged"] + counts["moved"],
+            deleted=deleted,
+        )
+        head = revisions.pack_head(await shard.now_ms(), action, len(triggers), made, counts["moved"])
+        arguments = [workspace, serial, base, len(triggers), kept, int(bool(undo)), with_slots]
+        arguments += [head, await asyncio.to_thread(revisions.pack_undo, undo), keep]
+        status, fire_first = b"again", True
+        while status in (b"again", b"due"):
+            status, revision, old_size = await shard.run("swap_triggers", *arguments, int(fire_first))
+            if status == b"due":
+                fire_first = await fire_before(shard, workspace)
+        if status == b"erasing":
+            raise WorkspaceErasing(f"The workspace {workspace!r} is being erased; try again in a moment.")
         if status == b"swapped":
+            if spans:
+                await shard.run("note_spans", shard.policy, workspace, pack(spans))
             return Replaced(
                 revision=revision,
                 removed=old_size,
                 added=len(triggers),
-                changes=Changes(
-                    created=counts["created"],
-                    updated=counts["updated"],
-                    unchanged=unchanged,
-                    deleted=old_size - unchanged - counts["updated"],
-                ),
+                changes=made,
                 next_slots=next_slots,
             )
-    raise ReplaceConflict("Other replaces of this workspace kept coming between; try again.")
+    raise ReplaceConflict("Other changes of this workspace kept coming between; try again.")
 
 
-class _FirstSlots:
-    """The first slots of definitions from one moment on; triggers that share a schedule share the work."""
+async def edit(
+    shard: Shard,
+    workspace: str,
+    ids: Sequence[str],
+    change: Callable[[Mapping[str, Definition | None]], Mapping[str, Definition | None]],
+    *,
+    if_revision: int | None = None,
+    action: str = "edit",
+) -> Edited:
+    """Change up to :data:`EDIT_MOST` triggers as one revision.
 
-    def __init__(self, now_ms: int, look_ahead_ms: int) -> None:
-        self._now, self._look_ahead = now_ms, look_ahead_ms
-        self._known: dict[tuple[str, str], list[int]] = {}
+    ``change`` gets the stored definitions of ``ids`` (None: there is none) and returns those wanted (None:
+    delete). It may be called again when another change came between. Raises as :func:`replace` does.
+    """
+    keep = shard.settings.keep_revisions
+    for _ in range(_TRIES):
+        serial = await shard.run("take_serial")
+        base, revision, old_size = await _base(shard, workspace, if_revision)
+        current = dict(zip(ids, await read_definitions(shard, workspace, ids), strict=True))
+        wanted = dict(change(current))
+        deletes = [id_ for id_, one in wanted.items() if one is None and current[id_] is not None]
+        puts = [(id_, one) for id_, one in wanted.items() if one is not None]
+        packed = [pack_definition(definition) for _, definition in puts]
+        entries = await _entries(shard, workspace, puts, packed, action == "rollback")
+        undo = await _undo_of(shard, workspace, [*deletes, *(id_ for id_, _ in puts)])
+        made = _changes_of(current, wanted, old_size)
+        size = old_size + made.created - made.deleted
+        arguments = [shard.policy, workspace, serial, base, pack(deletes), pack(entries)]
+        arguments += [
+            revisions.pack_head(await shard.now_ms(), action, size, made, 0),
+            revisions.pack_undo(undo),
+        ]
+        answer: list[Any] = [b"due"]
+        fire_first = True
+        while answer[0] == b"due":
+            answer = await shard.run("edit_triggers", *arguments, keep, int(fire_first), *packed)
+            if answer[0] == b"due":
+                fire_first = await fire_before(shard, workspace)
+        status = answer[0]
+        if status == b"erasing":
+            raise WorkspaceErasing(f"The workspace {workspace!r} is being erased; try again in a moment.")
+        if status == b"done":
+            _, revision, changes, firsts = answer
+            slots = {id_: None if first < 0 else first for (id_, _), first in zip(puts, firsts, strict=True)}
+            became = {id_: what.decode() for (id_, _), what in zip(puts, changes, strict=True)}
+            return Edited(revision, {**became, **dict.fromkeys(deletes, "deleted")}, slots)
+    raise ReplaceConflict("Other changes of this workspace kept coming between; try again.")
 
-    def of(self, definitions: Sequence[Definition]) -> list[list[int]]:
-        """For each its next slot and those to hold; none for a disabled trigger."""
-        return [self._of(definition) for definition in definitions]
 
-    def _of(self, definition: Definition) -> list[int]:
-        if not definition.enabled:
-            return []
-        key = definition.cron, definition.timezone
-        if key not in self._known:
-            self._known[key] = slots_to_hold(definition, self._now, self._now, self._look_ahead)
-        return self._known[key]
+async def fire_before(shard: Shard, workspace: str) -> bool:
+    """Fire what is due of a workspace: what was due before a change is accounted for as it was before.
 
-
-def slots_to_hold(definition: Definition, base_ms: int, now_ms: int, look_ahead_ms: int) -> list[int]:
-    """The slots after ``base_ms``: a few at least, and all within the look-ahead, up to a bound."""
-    schedule = schedule_of(definition, "", "", 0)
-    return schedule.slots(base_ms, SLOTS_LEAST, now_ms + look_ahead_ms, SLOTS_MOST)
-
-
-async def read(shard: Shard, workspace: str) -> TriggerSet:
-    """The whole set, from one moment."""
-    key = shard.keys.of
-    async with shard.redis.pipeline(transaction=True) as pipe:
-        pipe.hget(key(workspace, "meta"), "revision")
-        pipe.hgetall(key(workspace, "definitions"))
-        pipe.hgetall(key(workspace, "states"))
-        pipe.zrange(key(workspace, "due"), 0, -1, withscores=True)
-        pipe.hgetall(key(workspace, "errors"))
-        revision, definitions, states, due, errors = await pipe.execute()
-    slots = dict(due)
-    triggers = []
-    for id_, packed in definitions.items():
-        state = unpack(states[id_])
-        error = errors.get(id_)
-        triggers.append(
-            Trigger(
-                id=id_.decode(),
-                definition=unpack_definition(packed),
-                position=state[_POSITION],
-                version=state[_VERSION],
-                next_slot=int(slots[id_]) if id_ in slots else None,
-                error=error.decode() if error else None,
-            )
-        )
-    triggers.sort(key=lambda trigger: trigger.position)
-    return TriggerSet(int(revision or 0), triggers)
+    False when that can't be done: memory is full, or slots fall due faster than they are fired. A change goes
+    in all the same.
+    """
+    for _ in range(_FIRE_ROUNDS):
+        try:
+            fired = await ticking.fire_due(shard, workspace)
+            await ticking.refill_some(shard, fired.dry)
+        except ResponseError as error:
+            if "maxmemory" not in str(error):
+                raise
+            return False
+        if not fired.handled:
+            return True
+    return False
 
 
 async def read_definitions(shard: Shard, workspace: str, ids: Sequence[str]) -> list[Definition | None]:
@@ -128,6 +203,155 @@ async def read_definitions(shard: Shard, workspace: str, ids: Sequence[str]) -> 
     return [None if packed is None else unpack_definition(packed) for packed in found]
 
 
-async def workspaces_exist(shard: Shard) -> bool:
-    """Whether any workspace has ever had a set."""
-    return bool(await shard.redis.exists(shard.keys.workspaces))
+async def _base(shard: Shard, workspace: str, if_revision: int | None) -> tuple[str, int, int]:
+    """The serial of the last change, the revision, and the size of the set."""
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        pipe.hmget(shard.keys.of(workspace, "meta"), ["serial", "revision"])
+        pipe.hlen(shard.keys.of(workspace, "definitions"))
+        (serial, known), size = await pipe.execute()
+    revision = int(known or 0)
+    if if_revision is not None and if_revision != revision:
+        raise RevisionConflict(
+            f"The set is at revision {revision}, not at {if_revision}: somebody was first. Read it again."
+        )
+    return (serial or b"0").decode(), revision, size
+
+
+async def _entries(
+    shard: Shard,
+    workspace: str,
+    triggers: Sequence[tuple[str, Definition]],
+    packed: Sequence[bytes],
+    any_at: bool,
+) -> list[list[Any]]:
+    """What the scripts take of each trigger: id, position, slots, enabled, rules, anchor."""
+    now = await shard.now_ms()
+    intervals = [id_ for id_, one in triggers if one.interval and not one.starts_at]
+    anchors = await _anchors(shard, workspace, intervals)
+    past = [index for index, (_, one) in enumerate(triggers) if one.at and one.at <= now]
+    if past and not any_at:
+        await _check_past(shard, workspace, triggers, past)
+    slots = _FirstSlots(workspace, now, int(shard.settings.look_ahead_seconds * 1000))
+
+    def build() -> list[list[Any]]:
+        entries = []
+        for id_, one in triggers:
+            anchor = (anchors.get(id_) or now) if one.interval and not one.starts_at else 0
+            first_slots = slots.of(id_, one, anchor) if one.enabled else []
+            entries.append([id_, -1, first_slots, one.enabled, rules_of(one), anchor])
+        return entries
+
+    return await asyncio.to_thread(build) if len(triggers) > 20 else build()
+
+
+class _FirstSlots:
+    """The first slots of definitions from one moment on; triggers that share a schedule share the work."""
+
+    def __init__(self, workspace: str, now_ms: int, look_ahead_ms: int) -> None:
+        self._workspace, self._now, self._look_ahead = workspace, now_ms, look_ahead_ms
+        self._known: dict[Any, list[int]] = {}
+
+    def of(self, trigger: str, definition: Definition, anchor: int) -> list[int]:
+        """A trigger's next slot and those to hold. A past one-off comes only where it is caught up."""
+        schedule = schedule_of(definition, self._workspace, trigger, anchor)
+        if schedule.key not in self._known:
+            after = self._now
+            if definition.at and definition.catch_up_missed:
+                after = min(after, definition.at - 1)
+            until = self._now + self._look_ahead
+            self._known[schedule.key] = slots_to_hold(
+                schedule, after, until, ticking.SLOTS_LEAST, ticking.SLOTS_MOST
+            )
+        return self._known[schedule.key]
+
+
+def rules_of(definition: Definition) -> dict[str, Any] | bool:
+    """What the scripts need to know of a definition, False where everything is usual (see ``_keys.lua``)."""
+    rules: dict[str, Any] = {}
+    if definition.overlap_policy != "allow":
+        rules["overlap"] = definition.overlap_policy
+    if definition.overlap_policy == "queue":
+        rules["queue"] = definition.queue_limit
+    if definition.start_deadline_seconds is not None:
+        rules["deadline"] = int(definition.start_deadline_seconds * 1000)
+    if definition.jitter_seconds:
+        rules["jitter"] = definition.jitter_seconds * 1000
+    if definition.max_runs:
+        rules["max_runs"] = definition.max_runs
+    if definition.delivery == "at_most_once":
+        rules["once"] = True
+    return rules or False
+
+
+async def _anchors(shard: Shard, workspace: str, ids: Sequence[str]) -> dict[str, int]:
+    """From where the intervals of triggers count, of those that are there."""
+    if not ids:
+        return {}
+    found = await reply(shard.redis.hmget(shard.keys.of(workspace, "states"), list(ids)))
+    anchors = {}
+    for id_, packed in zip(ids, found, strict=True):
+        notes = unpack(packed)[_NOTES] if packed else None
+        if notes and "anchor" in notes:
+            anchors[id_] = notes["anchor"]
+    return anchors
+
+
+async def _check_past(
+    shard: Shard, workspace: str, triggers: Sequence[tuple[str, Definition]], past: Sequence[int]
+) -> None:
+    """A one-off in the past is fine when it was there before, or is to be caught up."""
+    known = await read_definitions(shard, workspace, [triggers[index][0] for index in past])
+    faults = []
+    for index, live in zip(past, known, strict=True):
+        wanted = triggers[index][1]
+        if not wanted.catch_up_missed and (live is None or live.at != wanted.at):
+            message = "this moment is past; set catch_up_missed to have it sent all the same"
+            faults.append(Fault(f"triggers[{index}].at" if len(triggers) > 1 else "at", message))
+    if faults:
+        raise InvalidRequest("A one-off lies in the past; nothing was stored.", faults)
+
+
+async def _removed(shard: Shard, workspace: str, kept: set[str]) -> revisions.Undo:
+    """Position and definition of each trigger that is not kept."""
+    live = await reply(shard.redis.hkeys(shard.keys.of(workspace, "definitions")))
+    return await _undo_of(shard, workspace, [id_ for id_ in map(bytes.decode, live) if id_ not in kept])
+
+
+async def _undo_of(shard: Shard, workspace: str, ids: Sequence[str]) -> revisions.Undo:
+    """Position and definition of triggers as they are, None for those that are not there."""
+    undo: revisions.Undo = {}
+    for start in range(0, len(ids), 1000):
+        some = list(ids[start : start + 1000])
+        async with shard.redis.pipeline(transaction=False) as pipe:
+            pipe.hmget(shard.keys.of(workspace, "definitions"), some)
+            pipe.hmget(shard.keys.of(workspace, "states"), some)
+            definitions, states = await pipe.execute()
+        for id_, definition, state in zip(some, definitions, states, strict=True):
+            undo[id_] = None if definition is None else (unpack(state)[_POSITION], definition)
+    return undo
+
+
+def _changes_of(
+    current: Mapping[str, Definition | None], wanted: Mapping[str, Definition | None], size: int
+) -> Changes:
+    created = sum(one is not None and current[id_] is None for id_, one in wanted.items())
+    deleted = sum(one is None and current[id_] is not None for id_, one in wanted.items())
+    updated = sum(
+        one is not None and current[id_] is not None and current[id_] != one for id_, one in wanted.items()
+    )
+    return Changes(created=created, updated=updated, unchanged=size - updated - deleted, deleted=deleted)
+
+
+def _check_share(shard: Shard, deleted: int, size: int, confirmed: bool) -> None:
+    share = shard.settings.confirm_delete_share
+    if share and not confirmed and deleted > share * size:
+        raise ConfirmationRequired(
+            f"This would delete {deleted} of {size} triggers, more than a share of {share:g}"
+            " (CRONSPACE_CONFIRM_DELETE_SHARE): repeat it with ?confirm=true."
+        )
+
+
+def batches(ids: Iterable[T], size: int = EDIT_MOST) -> Iterable[list[T]]:
+    """Ids in the portions that an edit takes."""
+    all_ids = list(ids)
+    return (all_ids[start : start + size] for start in range(0, len(all_ids), size))

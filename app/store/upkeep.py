@@ -7,7 +7,7 @@ from app.store.shard import Shard
 _LEASE_MS = 30_000
 _STEP = 200  # entries a script call
 
-_PARTS = ("backlog", "retrying", "admitted", "last")
+_PARTS = ("lined", "late", "backlog", "waiting", "admitted", "pauses", "exceptions", "last")
 
 
 async def clear_removed(shard: Shard) -> int:
@@ -32,3 +32,22 @@ async def trim_finished(shard: Shard, at_most: int = 20) -> int:
     for workspace in chores:
         removed += await shard.run("trim_finished", shard.policy, workspace, _STEP)
     return removed
+
+
+async def erase(shard: Shard, workspace: str) -> bool:
+    """Erase a workspace with everything of it; False when there is none."""
+    keep_days = shard.settings.keep_days
+    done = 0
+    found = False
+    while done == 0:
+        done = await shard.run("erase_workspace", workspace, _STEP, keep_days)
+        found = found or done >= 0
+    return found
+
+
+async def finish_erasing(shard: Shard) -> int:
+    """Go on with what an API process began to erase and did not finish; returns how many it were."""
+    chores, _ = await shard.take_chores(shard.keys.erases, 1, _LEASE_MS)
+    for workspace in chores:
+        await erase(shard, workspace.decode())
+    return len(chores)

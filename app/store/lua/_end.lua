@@ -1,27 +1,5 @@
 -- Every end of an execution goes through end_execution: it releases what the execution held, writes the
--- final record and counters, and keeps retention. Needs _keys.lua and _admit.lua.
-
-local keep = { succeeded = 0, failed = 0, cancelled = 0, skipped = 0, missed = 0 } -- set by use_policy
-local keep_ms, keep_days, keep_slots = 0, 0, 0
-
--- The retention and admission arguments that every ending script takes, as one msgpack array:
--- max_concurrency, keep_succeeded, keep_failed, keep_succeeded ms, keep_days, keep_slots.
-local function use_policy(packed)
-  local policy = cmsgpack.unpack(packed)
-  admission_default = policy[1]
-  keep.succeeded, keep.cancelled, keep.skipped, keep.missed = policy[2], policy[2], policy[2], policy[2]
-  keep.failed = policy[3]
-  keep_ms, keep_days, keep_slots = policy[4], policy[5], policy[6]
-end
-
--- Count something that happened to a slot, on the slot's own UTC day.
-local function count(workspace, trigger, slot, what, by)
-  local day = math.floor(slot / 86400000)
-  local key = of(workspace, 'day:' .. day)
-  if redis.call('HINCRBY', key, trigger .. ':' .. what, by or 1) == 1 then
-    redis.call('EXPIREAT', key, (day + 1 + keep_days) * 86400)
-  end
-end
+-- final record and counters, and keeps retention. Needs _keys.lua, _admit.lua, _count.lua and _line.lua.
 
 -- A trigger's last slots, newest last, 17 bytes each: slot in ms (6), state (1), HTTP status (2),
 -- lateness and duration in ms (4 each); all big-endian. app/store/executions.py reads them.
@@ -32,17 +10,39 @@ local function bounded(number)
   return math.max(0, math.min(number, 4294967295))
 end
 
+-- Returns the state that was remembered before, as its code.
 local function remember_slot(workspace, trigger, slot, state, status, late, duration)
-  if keep_slots == 0 then
-    return
+  if policy.keep_slots == 0 then
+    return nil
   end
   local key = of(workspace, 'last')
-  local packed = (redis.call('HGET', key, trigger) or '')
+  local known = redis.call('HGET', key, trigger) or ''
+  local packed = known
     .. struct.pack('>I6BI2I4I4', slot, STATE_CODES[state], status, bounded(late), bounded(duration))
-  if #packed > keep_slots * SLOT_SIZE then
-    packed = string.sub(packed, -keep_slots * SLOT_SIZE)
+  if #packed > policy.keep_slots * SLOT_SIZE then
+    packed = string.sub(packed, -policy.keep_slots * SLOT_SIZE)
   end
   redis.call('HSET', key, trigger, packed)
+  return string.byte(known, -SLOT_SIZE + 6)
+end
+
+-- Exceptional slots are kept as runs, an array of {first ms, last ms, count, state, reason} a trigger, newest
+-- last. A slot that follows its like makes a run longer. Spans in which nothing was due have the count 0.
+local function note_run(workspace, trigger, first, last, number, state, reason, follows)
+  local key = of(workspace, 'exceptions')
+  local packed = redis.call('HGET', key, trigger)
+  local runs = packed and cmsgpack.unpack(packed) or {}
+  local newest = runs[#runs]
+  if follows and newest and newest[4] == state and newest[5] == reason then
+    newest[1], newest[2] = math.min(newest[1], first), math.max(newest[2], last)
+    newest[3] = newest[3] + number
+  else
+    runs[#runs + 1] = { first, last, number, state, reason }
+    if #runs > policy.keep_runs then
+      table.remove(runs, 1)
+    end
+  end
+  redis.call('HSET', key, trigger, cmsgpack.pack(runs))
 end
 
 -- An open execution in arq's job format: t, f, a, k, et. An empty map has to be written by hand,
@@ -71,57 +71,106 @@ local function pack_result(id, args, queued, started, state, reason, attempts)
     .. '\161q' .. cmsgpack.pack(queue_key) .. '\162id' .. cmsgpack.pack(tag .. id)
 end
 
+-- Remove a finished execution and what is kept with it.
+local function remove_finished(workspace, state, id)
+  redis.call('ZREM', of(workspace, state), id)
+  redis.call('UNLINK', result_key(id))
+  if state == 'failed' then
+    redis.call('HDEL', of(workspace, 'requests'), id)
+    redis.call('HDEL', of(workspace, 'retried'), id)
+  end
+end
+
 -- Remove the oldest of a final state beyond its number.
 local function trim_number(workspace, state)
   local key = of(workspace, state)
-  local excess = redis.call('ZCARD', key) - keep[state]
+  local excess = redis.call('ZCARD', key) - policy_of(workspace)[state]
   if excess > 0 then
-    local old = redis.call('ZPOPMIN', key, math.min(excess, 100))
-    for index = 1, #old, 2 do
-      redis.call('UNLINK', result_key(old[index]))
+    for _, id in ipairs(redis.call('ZRANGE', key, 0, math.min(excess, 100) - 1)) do
+      remove_finished(workspace, state, id)
     end
   end
 end
 
 -- End an execution. `attempts` are all its attempts, `job` its unpacked arq job; an execution that never
--- was open (skipped, missed) has a job of its own making. The record's room is freed before it is taken,
--- so that under maxmemory this script is not refused half way.
-local function end_execution(id, job, state, reason, attempts)
-  local workspace, trigger, slot = split_id(id)
+-- was open (skipped, missed) has a job of its own making. A failed one keeps its request: `definition` as it
+-- was sent, else what it has of its own, else its trigger's of now. The record's room is freed before it is
+-- taken, so that under maxmemory this script is not refused half way.
+local function end_execution(id, job, state, reason, attempts, definition)
+  local workspace, trigger, slot, own = split_id(id)
   redis.call('DEL', job_key(id), owner_key(id))
   redis.call('ZREM', queue_key, tag .. id)
   local held = redis.call('ZREM', of(workspace, 'admitted'), id)
   if held == 0 then
     redis.call('ZREM', of(workspace, 'backlog'), id)
-    redis.call('ZREM', of(workspace, 'retrying'), id)
+    redis.call('ZREM', of(workspace, 'waiting'), id)
+    redis.call('ZREM', of(workspace, 'late'), id)
   end
   local started, late, status, duration = now, 0, 0, 0
   local last = attempts[#attempts]
   if last then
     started, status = attempts[1][1], last[3]
-    late = started - slot
+    late = own and 0 or math.max(0, started - slot)
     duration = last[1] + last[2] - started
   end
   redis.call('SET', result_key(id), pack_result(id, job.a, job.et, started, state, reason, attempts))
   redis.call('ZADD', of(workspace, state), whole(now), id)
-  redis.call('ZADD', trims_key, 'NX', whole(now + keep_ms), workspace)
-  count(workspace, trigger, slot, reason == '' and state or state .. ':' .. reason)
-  remember_slot(workspace, trigger, slot, state, status, late, duration)
+  redis.call('ZADD', trims_key, 'NX', whole(now + policy_of(workspace).keep_ms), workspace)
+  local what = reason == '' and state or state .. ':' .. reason
+  if own then
+    count(workspace, trigger, now, 'unscheduled:' .. what)
+  else
+    count(workspace, trigger, slot, what)
+    local before = remember_slot(workspace, trigger, slot, state, status, late, duration)
+    if state ~= 'succeeded' then
+      note_run(workspace, trigger, slot, slot, 1, state, reason, before == STATE_CODES[state])
+    end
+  end
+  if state == 'succeeded' or state == 'failed' then
+    time(workspace, trigger, own and now or slot, bounded(duration), bounded(late))
+  end
+  if state == 'failed' then
+    if not marked(job.a, 'o') then
+      definition = definition or redis.call('HGET', of(workspace, 'definitions'), trigger)
+      if definition then
+        redis.call('HSET', of(workspace, 'requests'), id, definition)
+      end
+    end
+  elseif marked(job.a, 'o') then
+    redis.call('HDEL', of(workspace, 'requests'), id)
+  end
   trim_number(workspace, state)
+  if marked(job.a, 'l') then
+    leave_line(workspace, trigger, id)
+  end
   if held == 1 then
     admit_next(workspace)
   end
 end
 
--- An unpacked job or state; nil for what is missing or none of ours.
-local function try_unpack(packed)
-  local fine, value = pcall(cmsgpack.unpack, packed or '')
-  return fine and type(value) == 'table' and value or nil
+-- The attempts of an open execution, with the one that its owner's key tells of ended as `kind`.
+local function cut_attempt(job, owner, kind, message)
+  local attempts = job.k.attempts or {}
+  local worker, started = string.match(owner, '^(.*):%d+|(%d+)$')
+  attempts[#attempts + 1] = { tonumber(started), math.max(0, now - tonumber(started)), 0, kind, message, '', worker }
+  return attempts
+end
+
+-- Cancel an open execution, wherever it is; the worker that sends it is told to stop.
+local function cancel_execution(id, packed, reason)
+  local owner = redis.call('GET', owner_key(id))
+  local job = cmsgpack.unpack(packed)
+  local attempts = job.k.attempts or {}
+  if owner then
+    attempts = cut_attempt(job, owner, 'cancelled', 'the request was cut off: ' .. reason)
+    redis.call('PUBLISH', wake_channel, 'cancel ' .. id)
+  end
+  end_execution(id, job, 'cancelled', reason, attempts)
 end
 
 -- Take out an execution whose job is missing or unreadable: there is nothing to send and nothing to keep.
 local function drop_unreadable(id)
-  local workspace, trigger, slot = split_id(id)
+  local workspace, trigger, slot, own = split_id(id)
   redis.call('DEL', job_key(id), owner_key(id))
   redis.call('ZREM', queue_key, tag .. id)
   redis.call('HINCRBY', root, 'strays', 1)
@@ -129,21 +178,25 @@ local function drop_unreadable(id)
     return
   end
   local held = redis.call('ZREM', of(workspace, 'admitted'), id)
-  local waiting = redis.call('ZREM', of(workspace, 'backlog'), id) + redis.call('ZREM', of(workspace, 'retrying'), id)
-  if held + waiting > 0 then
-    count(workspace, trigger, slot, 'failed:unreadable')
+  local waiting = 0
+  for _, set in ipairs({ 'backlog', 'waiting', 'late', 'lined' }) do
+    waiting = waiting + redis.call('ZREM', of(workspace, set), id)
   end
+  redis.call('HDEL', of(workspace, 'requests'), id)
+  if held + waiting > 0 then
+    count(workspace, trigger, own and now or slot, own and 'unscheduled:failed:unreadable' or 'failed:unreadable')
+  end
+  leave_line(workspace, trigger, id)
   if held == 1 then
     admit_next(workspace)
   end
 end
 
--- Whether the trigger that an execution was made for is still in its workspace's set.
-local function alive(workspace, trigger, born)
-  local state = redis.call('HGET', of(workspace, 'states'), trigger)
-  if not state then
-    return false
+-- Whether the trigger that an execution was made for is still in its workspace's set; with its state.
+local function alive(workspace, trigger, args)
+  local state = try_unpack(redis.call('HGET', of(workspace, 'states'), trigger))
+  if marked(args, 'f') then
+    return true, state
   end
-  state = cmsgpack.unpack(state)
-  return state[BORN] == born, state
+  return state ~= nil and state[BORN] == args[4], state
 end

@@ -6,9 +6,11 @@ local prefix = string.sub(root, 1, -6) -- without 'shard'
 local tag = string.match(prefix, '{.-}') .. ':'
 local due_key = prefix .. 'due'
 local queue_key = prefix .. 'queue'
+local late_key = prefix .. 'late'
 local refills_key = prefix .. 'refills'
 local clears_key = prefix .. 'clears'
 local trims_key = prefix .. 'trims'
+local erases_key = prefix .. 'erases'
 local wake_channel = prefix .. 'wake'
 
 local function of(workspace, name)
@@ -44,23 +46,43 @@ local function go_on_when_full()
   redis.call('DEL', root .. ':none')
 end
 
--- An execution id is workspace:trigger:slot.
+-- An execution id is workspace:trigger:slot, and for what a person started the slot ends in .kind-number.
 local function split_id(id)
-  local workspace, trigger, slot = string.match(id, '^([^:]+):([^:]+):(%d+)$')
-  return workspace, trigger, tonumber(slot)
+  local workspace, trigger, slot, own = string.match(id, '^([^:]+):([^:]+):(%d+)(.*)$')
+  return workspace, trigger, tonumber(slot), own ~= '' and own or nil
 end
 
--- A trigger's state is an array: born, version, position, after, then the held slots.
+-- A trigger's state is an array: born, version, position, after, rules, notes, then the held slots.
 --   born      serial of the change that created the trigger: who removes and recreates one makes another
 --   version   serial of the change that last altered its definition
 --   position  its place in the set as declared
 --   after     where the next refill starts when no slot is held: the last slot that fired, ms
-local BORN, VERSION, POSITION, AFTER, HELD = 1, 2, 3, 4, 5
+--   rules     what the scripts need of its definition, a map; false where everything is usual:
+--             overlap, queue (limit), deadline (ms), jitter (ms), max_runs, once (at most once)
+--   notes     what happened to it, a map; false: nothing: runs (made, where they are bounded), anchor (ms,
+--             of an interval), caught (slots up to here are sent however late), spans (see in_span)
+local BORN, VERSION, POSITION, AFTER, RULES, NOTES, HELD = 1, 2, 3, 4, 5, 6, 7
 
--- Set a workspace's place in the shard's due index to its earliest slot.
+-- An unpacked job or state; nil for what is missing or none of ours.
+local function try_unpack(packed)
+  local fine, value = pcall(cmsgpack.unpack, packed or '')
+  return fine and type(value) == 'table' and value or nil
+end
+
+-- Whether a slot lies in a span in which nothing was due: an array of {paused ms, resumed ms}.
+local function in_span(spans, slot)
+  for _, span in ipairs(spans or {}) do
+    if slot > span[1] and slot <= span[2] then
+      return true
+    end
+  end
+  return false
+end
+
+-- Set a workspace's place in the shard's due index to its earliest slot; a paused one has none.
 local function index_workspace(workspace)
   local first = redis.call('ZRANGE', of(workspace, 'due'), 0, 0, 'WITHSCORES')
-  if first[2] then
+  if first[2] and redis.call('HEXISTS', of(workspace, 'meta'), 'paused') == 0 then
     redis.call('ZADD', due_key, first[2], workspace)
   else
     redis.call('ZREM', due_key, workspace)

@@ -4,15 +4,19 @@
 -- A job whose lease has lapsed is taken over, with an attempt recorded as lost; but not within one lease
 -- after a silence in which nobody could renew (Redis was away): first the living report. What comes back to
 -- its own worker is a renewal.
--- What is void is ended here: its trigger was removed. A retry needs a free place again.
+-- What is void is ended here: its trigger was removed. What waited elsewhere needs a free place again.
+-- What is sent at most once is not taken over: whether it was sent is unknown, and it fails.
+-- When no live execution is ready any more, caught-up ones are: of each workspace in turn, into free places.
 -- Safe to run twice: the same worker and number get the same executions again.
 -- KEYS: the shard's root
 -- ARGV: now, policy, worker, number, executions at most, lease ms, takeovers at most
 -- RETURNS: time of the call ms, earliest score that remains in the queue ms (-1: none), then for each
---          execution: id, arq job, definition, definition's version, token
+--          execution: id, arq job, definition, anchor of its interval ms, token
 --#include _keys
 --#include _pulse
 --#include _admit
+--#include _count
+--#include _line
 --#include _end
 
 use_policy(ARGV[2])
@@ -31,26 +35,47 @@ local function give(id, job, definition, state)
   reply[#reply + 1] = id
   reply[#reply + 1] = job
   reply[#reply + 1] = definition
-  reply[#reply + 1] = state[VERSION]
+  reply[#reply + 1] = state and state[NOTES] and state[NOTES].anchor or 0
   reply[#reply + 1] = token
   taken[#taken + 1] = id
 end
 
--- Record the attempt that was lost with its worker. Returns the attempts so far and how many were lost.
-local function lose_attempt(job, owner)
-  local attempts = job.k.attempts or {}
-  local owner_worker, started = string.match(owner, '^(.*):%d+|(%d+)$')
-  attempts[#attempts + 1] = { tonumber(started), math.max(0, now - tonumber(started)), 0, 'worker_lost',
-    'the worker was lost; whether the request arrived is unknown', '', owner_worker }
-  local lost = 0
+local LOST = 'the worker was lost; whether the request arrived is unknown'
+
+-- Deal with the attempt that was lost with its worker. Returns the job as it is now; nil when that was the end.
+local function take_over(id, job, owner, once)
+  if once then
+    end_execution(id, job, 'failed', 'unknown_outcome', cut_attempt(job, owner, 'unknown_outcome', LOST))
+    return nil
+  end
+  local attempts, lost = cut_attempt(job, owner, 'worker_lost', LOST), 0
   for _, attempt in ipairs(attempts) do
     lost = lost + (attempt[4] == 'worker_lost' and 1 or 0)
   end
-  return attempts, lost
+  if lost >= max_takeovers then
+    end_execution(id, job, 'failed', 'worker_lost', attempts)
+    return nil
+  end
+  local packed = pack_job(#attempts, job.a, attempts, job.et)
+  redis.call('SET', job_key(id), packed)
+  job.k.attempts = attempts
+  return packed
+end
+
+-- Whether an execution is sent at most once, and its request.
+local function once(job, state)
+  return marked(job.a, '1') or state and state[RULES] and state[RULES].once
+end
+
+local function request_of(id, job)
+  if marked(job.a, 'o') then
+    return redis.call('HGET', of(job.a[1], 'requests'), id)
+  end
+  return redis.call('HGET', of(job.a[1], 'definitions'), job.a[2])
 end
 
 local function try_claim(id, packed, owner)
-  local workspace, trigger, slot = split_id(id)
+  local workspace, trigger, slot, manual = split_id(id)
   local job = try_unpack(packed)
   if not workspace or not job or type(job.a) ~= 'table' or type(job.k) ~= 'table' then
     drop_unreadable(id)
@@ -61,34 +86,55 @@ local function try_claim(id, packed, owner)
     redis.call('ZADD', queue_key, whole(takeover_after), tag .. id)
     return
   end
+  local is_alive, state = alive(workspace, trigger, job.a)
   if owner and not own then
-    local attempts, lost = lose_attempt(job, owner)
-    if lost >= max_takeovers then
-      end_execution(id, job, 'failed', 'worker_lost', attempts)
+    packed = take_over(id, job, owner, once(job, state))
+    if not packed then
       return
     end
-    packed = pack_job(#attempts, job.a, attempts, job.et)
-    redis.call('SET', job_key(id), packed)
-    job.k.attempts = attempts
   end
-  local is_alive, state = alive(workspace, trigger, job.a[4])
-  if not is_alive then
+  local definition = is_alive and request_of(id, job)
+  if not definition then
     end_execution(id, job, 'cancelled', 'trigger_removed', job.k.attempts or {})
     return
   end
   local admitted = of(workspace, 'admitted')
   if not redis.call('ZSCORE', admitted, id) then
-    redis.call('ZREM', of(workspace, 'retrying'), id)
-    if not has_place(workspace, redis.call('ZCARD', admitted)) then
+    redis.call('ZREM', of(workspace, 'waiting'), id)
+    if not has_place(workspace) then
       redis.call('ZREM', queue_key, tag .. id)
-      redis.call('ZADD', of(workspace, 'backlog'), whole(slot), id)
+      redis.call('ZADD', of(workspace, 'backlog'), whole(manual and job.et or slot), id)
       return
     end
     redis.call('ZADD', admitted, whole(now), id)
   end
   redis.call('SET', owner_key(id), token .. '|' .. whole(now))
   redis.call('ZADD', queue_key, lease_end, tag .. id)
-  give(id, packed, redis.call('HGET', of(workspace, 'definitions'), trigger), state)
+  give(id, packed, definition, state)
+end
+
+local WORKSPACES_AT_ONCE = 32
+
+-- Claim caught-up executions; a workspace that had its turn goes to the end.
+local function claim_late()
+  for _, workspace in ipairs(redis.call('ZRANGE', late_key, 0, WORKSPACES_AT_ONCE - 1)) do
+    if #taken >= limit then
+      return
+    end
+    local late = of(workspace, 'late')
+    while #taken < limit and has_place(workspace) and redis.call('EXISTS', of(workspace, 'backlog')) == 0 do
+      local id = redis.call('ZPOPMIN', late)[1]
+      if not id then
+        break
+      end
+      try_claim(id, redis.call('GET', job_key(id)), false)
+    end
+    if redis.call('EXISTS', late) == 1 then
+      redis.call('ZADD', late_key, whole(now), workspace)
+    else
+      redis.call('ZREM', late_key, workspace)
+    end
+  end
 end
 
 local saved = redis.call('GET', saved_key)
@@ -98,10 +144,12 @@ if saved and saved[1] == number then
     local owner, packed = redis.call('GET', owner_key(id)), redis.call('GET', job_key(id))
     if owner and packed and string.sub(owner, 1, #token + 1) == token .. '|' then
       local workspace, trigger = split_id(id)
-      local is_alive, state = alive(workspace, trigger, cmsgpack.unpack(packed).a[4])
-      if is_alive then
+      local job = cmsgpack.unpack(packed)
+      local is_alive, state = alive(workspace, trigger, job.a)
+      local definition = is_alive and request_of(id, job)
+      if definition then
         redis.call('ZADD', queue_key, 'XX', lease_end, tag .. id)
-        give(id, packed, redis.call('HGET', of(workspace, 'definitions'), trigger), state)
+        give(id, packed, definition, state)
       end
     end
   end
@@ -118,9 +166,13 @@ elseif limit > 0 then
       try_claim(string.sub(member, #tag + 1), values[index * 2 - 1], values[index * 2])
     end
   end
+  if #ids < limit then
+    claim_late()
+  end
   redis.call('SET', saved_key, cmsgpack.pack({ number, taken }), 'PX', math.ceil(lease))
 end
 
+flush_counts()
 local first = redis.call('ZRANGE', queue_key, 0, 0, 'WITHSCORES')
 reply[2] = tonumber(first[2] or -1)
 return reply

@@ -1,11 +1,14 @@
 -- End what belongs to removed triggers of a workspace, a bounded number of entries a call.
 -- Safe to run twice.
 -- KEYS: the shard's root
--- ARGV: now, policy, workspace, part ('admitted', 'backlog', 'retrying' or 'last'), cursor ('0' to begin),
+-- ARGV: now, policy, workspace, part (a set of open executions; or a hash of
+--       what is kept of triggers: 'pauses', 'exceptions', 'last'; 'last' comes last), cursor ('0' to begin),
 --       entries at most, the chore's time as taken (when all is done, the chore goes if it still is that)
 -- RETURNS: the cursor for the next call ('0': this part is done), executions ended
 --#include _keys
 --#include _admit
+--#include _count
+--#include _line
 --#include _end
 
 use_policy(ARGV[2])
@@ -14,14 +17,14 @@ local workspace, part, cursor, limit = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[
 local taken_until = ARGV[7]
 local ended = 0
 
-if part == 'last' then
-  local page = redis.call('HSCAN', of(workspace, 'last'), cursor, 'COUNT', limit)
+if part == 'pauses' or part == 'exceptions' or part == 'last' then
+  local page = redis.call('HSCAN', of(workspace, part), cursor, 'COUNT', limit)
   for index = 1, #page[2], 2 do
     if redis.call('HEXISTS', of(workspace, 'states'), page[2][index]) == 0 then
-      redis.call('HDEL', of(workspace, 'last'), page[2][index])
+      redis.call('HDEL', of(workspace, part), page[2][index])
     end
   end
-  if page[1] == '0' and redis.call('ZSCORE', clears_key, workspace) == taken_until then
+  if part == 'last' and page[1] == '0' and redis.call('ZSCORE', clears_key, workspace) == taken_until then
     redis.call('ZREM', clears_key, workspace)
   end
   return { page[1], 0 }
@@ -37,12 +40,13 @@ for _, id in ipairs(ids) do
     ended = ended + 1
   elseif redis.call('EXISTS', owner_key(id)) == 0 then -- one that runs may end by itself
     local job = cmsgpack.unpack(packed)
-    if not alive(workspace, trigger, job.a[4]) then
+    if not alive(workspace, trigger, job.a) then
       end_execution(id, job, 'cancelled', 'trigger_removed', job.k.attempts or {})
       ended = ended + 1
     end
   end
 end
+flush_counts()
 if #ids < limit then
   return { '0', ended }
 end

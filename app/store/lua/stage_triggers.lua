@@ -2,15 +2,19 @@
 -- An unchanged trigger takes its live state and next slot along. Safe to run twice.
 -- KEYS: the shard's root
 -- ARGV: now, workspace, serial, triggers as one msgpack array of
---       {id, position, slots}; the first slot goes to the due index, the rest are held;
+--       {id, position, slots, enabled, rules, anchor ms} (see _trigger.lua);
 --       then the definition of each
 -- RETURNS: for each trigger: 'created', 'updated', 'unchanged' or 'moved' (unchanged, at another position);
---          then for each its next slot ms, -1 for none
+--          for each its next slot ms, -1 for none; for each its old position (-1: none), its old definition
+--          where it was updated (else ''), and since when it was disabled where it is no more (else -1);
+--          how many are due or dry
 --#include _keys
+--#include _trigger
 
 local workspace, serial = ARGV[2], tonumber(ARGV[3])
 local batch = cmsgpack.unpack(ARGV[4])
 local stage = 'stage:' .. ARGV[3] .. ':'
+local FIRST_DEFINITION = 5
 
 local function staged(part)
   return of(workspace, stage .. part)
@@ -23,50 +27,43 @@ end
 local live_definitions = redis.call('HMGET', of(workspace, 'definitions'), unpack(ids))
 local live_states = redis.call('HMGET', of(workspace, 'states'), unpack(ids))
 
-local definitions, states, due, dry, changes, slots = {}, {}, {}, {}, {}, {}
+local definitions, states, due, dry, finished, disabled = {}, {}, {}, {}, {}, {}
+local changes, slots, old = {}, {}, {}
 for index, entry in ipairs(batch) do
-  local id, position, given, definition = entry[1], entry[2], entry[3], ARGV[4 + index]
-  local state = live_states[index] and cmsgpack.unpack(live_states[index])
-  local first = given[1]
-  if state and live_definitions[index] == definition then
-    changes[index] = state[POSITION] == position and 'unchanged' or 'moved'
-    state[POSITION] = position
-    if first then -- it has slots to come: the live index knows which
-      first = tonumber(redis.call('ZSCORE', of(workspace, 'due'), id) or nil)
-      if not first then
-        dry[#dry + 1] = id
-      end
-    end
-  else
-    changes[index] = state and 'updated' or 'created'
-    state = { state and state[BORN] or serial, serial, position, now }
-    for held = 2, #given do
-      state[HELD + held - 2] = given[held]
-    end
-  end
+  local id, definition = entry[1], ARGV[FIRST_DEFINITION + index - 1]
+  local live = try_unpack(live_states[index])
+  local old_position = live and live[POSITION] or -1
+  local state, change, stands, slot = next_state(workspace, serial, entry, definition, live_definitions[index], live)
   definitions[#definitions + 1], definitions[#definitions + 2] = id, definition
   states[#states + 1], states[#states + 2] = id, cmsgpack.pack(state)
-  if first then
-    due[#due + 1], due[#due + 2] = whole(first), id
+  if stands == 'due' then
+    due[#due + 1], due[#due + 2] = whole(slot), id
+  elseif stands == 'dry' then
+    dry[#dry + 1] = id
+  elseif stands == 'finished' then
+    finished[#finished + 1] = id
+  elseif stands == 'disabled' then
+    disabled[#disabled + 1] = id
+    disabled[#disabled + 1] = redis.call('HGET', of(workspace, 'disabled'), id) or whole(now)
   end
-  slots[index] = first or -1
+  changes[index], slots[index] = change, slot or -1
+  local since = change == 'updated' and stands ~= 'disabled' and redis.call('HGET', of(workspace, 'disabled'), id)
+  old[#old + 1], old[#old + 2] = old_position, change == 'updated' and live_definitions[index] or ''
+  old[#old + 1] = tonumber(since or -1)
 end
 
 -- What is staged and never swapped in goes by itself.
-local function keep_for_a_while(part)
-  redis.call('EXPIRE', staged(part), 600)
+local function store(command, part, values)
+  if #values > 0 then
+    redis.call(command, staged(part), unpack(values))
+    redis.call('EXPIRE', staged(part), 600)
+  end
 end
 
-redis.call('HSET', staged('definitions'), unpack(definitions))
-redis.call('HSET', staged('states'), unpack(states))
-keep_for_a_while('definitions')
-keep_for_a_while('states')
-if #due > 0 then
-  redis.call('ZADD', staged('due'), unpack(due))
-  keep_for_a_while('due')
-end
-if #dry > 0 then
-  redis.call('SADD', staged('dry'), unpack(dry))
-  keep_for_a_while('dry')
-end
-return { changes, slots }
+store('HSET', 'definitions', definitions)
+store('HSET', 'states', states)
+store('ZADD', 'due', due)
+store('SADD', 'dry', dry)
+store('SADD', 'finished', finished)
+store('HSET', 'disabled', disabled)
+return { changes, slots, old, #due / 2 + #dry }

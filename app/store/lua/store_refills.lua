@@ -1,19 +1,47 @@
--- Store slots computed for triggers, if their definition and what they held are still the same.
+-- Store slots computed for triggers, if their definition and what they held are still the same; with what
+-- became of slots that were found too late.
 -- Safe to run twice: the second run finds other slots held.
 -- KEYS: the shard's root
--- ARGV: now, refills as one msgpack array of {workspace, trigger, version, base ms, slots, error}:
---       the slots follow `base`, the last slot known; with an error there are none
+-- ARGV: now, policy, refills as one msgpack array of {workspace, trigger, version, base ms, slots, error,
+--       missed, caught ms}: the slots follow `base`, the last slot known; with an error there are none; none
+--       and no error: the schedule has ended. `missed` is an array of runs {first, last, reason, days, slots}:
+--       the days are {day, number} pairs, of which `slots` get a record each. Slots up to `caught` are sent
+--       however late.
 -- RETURNS: how many were stored
 --#include _keys
+--#include _admit
+--#include _count
+--#include _line
+--#include _end
 
-local refills = cmsgpack.unpack(ARGV[2])
+use_policy(ARGV[2])
+local refills = cmsgpack.unpack(ARGV[3])
 local RETRY_MS = 300000 -- what can't be computed is tried again: a zone may come with an update
+local DAY_MS = 86400000
 
-local function store(workspace, trigger, version, base, slots, problem)
+local function miss(workspace, trigger, born, run)
+  local first, last, reason, days, slots = unpack(run)
+  local number = 0
+  for _, day in ipairs(days) do
+    count(workspace, trigger, day[1] * DAY_MS, 'due', day[2])
+    count(workspace, trigger, day[1] * DAY_MS, 'missed:' .. reason, day[2])
+    number = number + day[2]
+  end
+  if #slots < number then
+    note_run(workspace, trigger, first, last, number - #slots, 'missed', reason, false)
+  end
+  for _, slot in ipairs(slots) do
+    local id = workspace .. ':' .. trigger .. ':' .. whole(slot)
+    count(workspace, trigger, slot, 'missed:' .. reason, -1) -- its end counts it
+    end_execution(id, { a = { workspace, trigger, slot, born }, et = now }, 'missed', reason, {})
+  end
+end
+
+local function store(workspace, trigger, version, base, slots, problem, missed, caught)
   local chore = workspace .. ':' .. trigger
-  local state = redis.call('HGET', of(workspace, 'states'), trigger)
-  state = state and cmsgpack.unpack(state)
-  if not state then
+  local state = try_unpack(redis.call('HGET', of(workspace, 'states'), trigger))
+  if not state or redis.call('SISMEMBER', of(workspace, 'finished'), trigger) == 1
+    or redis.call('HEXISTS', of(workspace, 'disabled'), trigger) == 1 then
     redis.call('ZREM', refills_key, chore)
     return 0
   end
@@ -28,11 +56,24 @@ local function store(workspace, trigger, version, base, slots, problem)
     redis.call('ZADD', refills_key, whole(now), chore)
     return 0
   end
+  for _, run in ipairs(missed) do
+    miss(workspace, trigger, state[BORN], run)
+    state[AFTER] = math.max(state[AFTER], run[2])
+  end
+  local notes = state[NOTES] or {}
+  if caught > 0 then
+    notes.caught = caught
+    state[NOTES] = notes
+  end
   local first = 1
   if not next_slot then
-    redis.call('ZADD', of(workspace, 'due'), whole(slots[1]), trigger)
-    index_workspace(workspace)
-    first = 2
+    if slots[1] then
+      redis.call('ZADD', of(workspace, 'due'), whole(slots[1]), trigger)
+      index_workspace(workspace)
+      first = 2
+    else
+      redis.call('SADD', of(workspace, 'finished'), trigger)
+    end
   end
   for index = first, #slots do
     state[#state + 1] = slots[index]
@@ -47,4 +88,5 @@ local stored = 0
 for _, refill in ipairs(refills) do
   stored = stored + store(unpack(refill))
 end
+flush_counts()
 return stored

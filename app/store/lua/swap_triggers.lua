@@ -3,30 +3,35 @@
 -- a call. Executions of removed triggers are void from here on; `clears` has them ended.
 -- Safe to run twice: the reply is kept with the serial.
 -- KEYS: the shard's root
--- ARGV: now, workspace, serial, revision that the set was staged against, triggers staged,
+-- ARGV: now, workspace, serial, serial of the change that the set was staged after, triggers staged,
 --       triggers that took their place in the old set, whether anything changed (1 or 0),
---       triggers staged that have slots to come
--- RETURNS: 'swapped', the revision, size of the old set; or 'again' (call again), or 'conflict' (another
---          replace came between, or what was staged is gone: stage anew)
+--       triggers staged that are due or dry, the revision's head and what undoes it (see app/store/revisions.py),
+--       revisions kept, whether what is due has to be fired first (1 or 0)
+-- RETURNS: 'swapped', the revision, size of the old set; or 'again' (call again), 'due' (slots of the old set
+--          have to be fired first), 'erasing' (the workspace is being erased), or 'conflict' (another change
+--          came between, or what was staged is gone: stage anew)
 --#include _keys
+--#include _revise
 
 local workspace, serial, base, size, kept, changed =
   ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == '1'
-local with_slots = tonumber(ARGV[8])
+local with_slots, head, undo, keep = tonumber(ARGV[8]), ARGV[9], ARGV[10], tonumber(ARGV[11])
+local fire_first = ARGV[12] == '1'
 local FIX_AT_ONCE = 500
 
 local meta = of(workspace, 'meta')
-local known = redis.call('HMGET', meta, 'revision', 'serial', 'replaced')
+local known = redis.call('HMGET', meta, 'revision', 'serial', 'replaced', 'paused', 'erasing')
 local revision = tonumber(known[1] or 0)
-if known[2] == serial then
+if known[5] then
+  return { 'erasing', revision, 0 }
+elseif known[2] == serial then
   return { 'swapped', revision, tonumber(known[3]) }
-end
-if tostring(revision) ~= base then
+elseif (known[2] or '0') ~= base then
   return { 'conflict', revision, 0 }
 end
 
 go_on_when_full()
-local parts = { 'definitions', 'states', 'due' }
+local parts = { 'definitions', 'states', 'due', 'finished', 'disabled' }
 local function staged(part)
   return of(workspace, 'stage:' .. serial .. ':' .. part)
 end
@@ -35,6 +40,11 @@ end
 if redis.call('HLEN', staged('definitions')) ~= size or redis.call('HLEN', staged('states')) ~= size
   or redis.call('ZCARD', staged('due')) + redis.call('SCARD', staged('dry')) ~= with_slots then
   return { 'conflict', revision, 0 }
+end
+
+-- The slots of the old set up to this moment are accounted for by the old set.
+if fire_first and not known[4] and redis.call('ZCOUNT', of(workspace, 'due'), '-inf', whole(now)) > 0 then
+  return { 'due', revision, 0 }
 end
 
 -- Bring a staged trigger up to date with what happened to the live one since. Returns whether it had to.
@@ -49,11 +59,14 @@ local function follow_live(trigger, staged_slot)
   end
   live = cmsgpack.unpack(live)
   local own = cmsgpack.unpack(redis.call('HGET', staged('states'), trigger))
+  local finished = false
   if live[VERSION] == own[VERSION] then
     live[POSITION] = own[POSITION]
     own = live
+    finished = redis.call('SISMEMBER', of(workspace, 'finished'), trigger) == 1
   elseif staged_slot and live[AFTER] >= tonumber(staged_slot) then
-    own, slot = { own[BORN], own[VERSION], own[POSITION], live[AFTER] }, false -- that slot has had its execution
+    -- That slot has had its execution.
+    own, slot = { own[BORN], own[VERSION], own[POSITION], live[AFTER], own[RULES], own[NOTES] }, false
   else
     return false
   end
@@ -63,7 +76,10 @@ local function follow_live(trigger, staged_slot)
     redis.call('SREM', staged('dry'), trigger)
   else
     redis.call('ZREM', staged('due'), trigger)
-    redis.call('SADD', staged('dry'), trigger)
+    redis.call(finished and 'SREM' or 'SADD', staged('dry'), trigger)
+    if finished then
+      redis.call('SADD', staged('finished'), trigger)
+    end
   end
   return true
 end
@@ -98,10 +114,10 @@ for _, part in ipairs(parts) do
   end
 end
 if changed or kept ~= old_size then
-  revision = revision + 1
+  revision = revise(workspace, revision, head, undo, keep)
 end
-redis.call('HSET', meta, 'revision', revision, 'serial', serial, 'replaced', old_size)
-redis.call('SADD', prefix .. 'workspaces', workspace)
+redis.call('HSET', meta, 'serial', serial, 'replaced', old_size, 'positions', size)
+register(workspace)
 if kept < old_size then
   redis.call('ZADD', clears_key, whole(now), workspace)
 end

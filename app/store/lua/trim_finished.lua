@@ -5,6 +5,8 @@
 -- RETURNS: how many were removed
 --#include _keys
 --#include _admit
+--#include _count
+--#include _line
 --#include _end
 
 use_policy(ARGV[2])
@@ -16,15 +18,14 @@ for _, state in ipairs({ 'succeeded', 'cancelled', 'skipped', 'missed', 'failed'
   local by_age = state ~= 'failed'
   local old = {}
   if by_age then
-    old = redis.call('ZRANGEBYSCORE', key, '-inf', whole(now - keep_ms), 'LIMIT', 0, limit)
+    old = redis.call('ZRANGEBYSCORE', key, '-inf', whole(now - policy_of(workspace).keep_ms), 'LIMIT', 0, limit)
   end
-  local excess = redis.call('ZCARD', key) - keep[state]
+  local excess = redis.call('ZCARD', key) - policy_of(workspace)[state]
   if excess > #old then
     old = redis.call('ZRANGE', key, 0, math.min(excess, limit) - 1)
   end
   for _, id in ipairs(old) do
-    redis.call('ZREM', key, id)
-    redis.call('UNLINK', result_key(id))
+    remove_finished(workspace, state, id)
   end
   removed = removed + #old
   if #old == limit then
@@ -32,7 +33,7 @@ for _, state in ipairs({ 'succeeded', 'cancelled', 'skipped', 'missed', 'failed'
   end
   local first = by_age and redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
   if first then
-    again = math.min(again or math.huge, tonumber(first) + keep_ms)
+    again = math.min(again or math.huge, tonumber(first) + policy_of(workspace).keep_ms)
   end
 end
 

@@ -1,0 +1,164 @@
+"""Reading triggers: one, some, the whole set, or page by page in the order in which they were declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from app.models import Pause, Standing, Trigger, TriggerSet, unpack_definition
+from app.store.executions import unpack_last_slots
+from app.store.shard import Shard, reply, unpack
+
+_BORN, _VERSION, _POSITION, _NOTES = 0, 1, 2, 5  # in a trigger's state, see store/lua/_keys.lua
+_STEP = 500  # triggers read at once
+_LOOKED_AT = 10_000  # triggers that one page looks at; a rare match may be on the next
+_ORDERS_KEPT = 32  # workspaces whose order a process remembers
+
+# What is read of each trigger: hash or set → command, in the order in which _trigger takes it.
+_PARTS = ("definitions", "states", "errors", "pauses", "disabled")
+
+
+class Found(Struct, frozen=True):
+    """A page of triggers, and from which position the next begins (None: there is none)."""
+
+    revision: int
+    triggers: list[Trigger]
+    next_position: int | None
+
+
+async def read(shard: Shard, workspace: str) -> TriggerSet:
+    """The whole set, from one moment, without the last slots."""
+    of = shard.keys.of
+    async with shard.redis.pipeline(transaction=True) as pipe:
+        pipe.hget(of(workspace, "meta"), "revision")
+        pipe.zrange(of(workspace, "due"), 0, -1, withscores=True)
+        pipe.smembers(of(workspace, "finished"))
+        for part in _PARTS:
+            pipe.hgetall(of(workspace, part))
+        revision, due, finished, *parts = await pipe.execute()
+    slots = dict(due)
+    triggers = [
+        _trigger(id_, [part.get(id_) for part in parts], slots.get(id_), id_ in finished) for id_ in parts[0]
+    ]
+    triggers.sort(key=lambda trigger: trigger.position)
+    return TriggerSet(int(revision or 0), triggers)
+
+
+async def read_some(shard: Shard, workspace: str, ids: Sequence[str]) -> list[Trigger | None]:
+    """Some triggers with their last slot; None where there is none."""
+    if not ids:
+        return []
+    of, wanted = shard.keys.of, list(ids)
+    async with shard.redis.pipeline(transaction=True) as pipe:
+        pipe.zmscore(of(workspace, "due"), wanted)
+        pipe.smismember(of(workspace, "finished"), wanted)
+        for part in (*_PARTS, "last"):
+            pipe.hmget(of(workspace, part), wanted)
+        slots, finished, *parts, last = await pipe.execute()
+    return [
+        None
+        if parts[0][index] is None
+        else _trigger(
+            id_.encode(), [part[index] for part in parts], slots[index], bool(finished[index]), last[index]
+        )
+        for index, id_ in enumerate(wanted)
+    ]
+
+
+async def read_one(shard: Shard, workspace: str, trigger: str) -> Trigger | None:
+    """One trigger with its last slot, or None."""
+    return (await read_some(shard, workspace, [trigger]))[0]
+
+
+async def find(
+    shard: Shard,
+    workspace: str,
+    matches: Callable[[Trigger], bool] = lambda trigger: True,
+    *,
+    after: int = -1,
+    limit: int = 100,
+) -> Found:
+    """Up to ``limit`` triggers that match, from those declared after a position on.
+
+    Looks at a bounded number of triggers, so a page may hold fewer than there are.
+    """
+    revision, order = await _order(shard, workspace)
+    start = next((i for i, (position, _) in enumerate(order) if position > after), len(order))
+    found: list[Trigger] = []
+    for step in range(start, min(len(order), start + _LOOKED_AT), _STEP):
+        some = order[step : min(step + _STEP, start + _LOOKED_AT)]
+        for trigger in await read_some(shard, workspace, [id_ for _, id_ in some]):
+            if trigger is not None and matches(trigger):
+                if len(found) == limit:
+                    return Found(revision, found, found[-1].position)
+                found.append(trigger)
+    end = start + _LOOKED_AT
+    return Found(revision, found, order[end - 1][0] if end < len(order) else None)
+
+
+async def soonest(shard: Shard, workspace: str, limit: int, offset: int = 0) -> list[Trigger]:
+    """Triggers by their next slot."""
+    ids = await shard.redis.zrange(shard.keys.of(workspace, "due"), offset, offset + limit - 1)
+    found = await read_some(shard, workspace, [id_.decode() for id_ in ids])
+    return [trigger for trigger in found if trigger is not None]
+
+
+async def all_ids(shard: Shard, workspace: str) -> list[str]:
+    """The ids of all triggers, in their order."""
+    return [id_ for _, id_ in (await _order(shard, workspace))[1]]
+
+
+_Order = list[tuple[int, str]]  # position, trigger
+_orders: dict[tuple[int, str], tuple[bytes, _Order]] = {}
+
+
+async def _order(shard: Shard, workspace: str) -> tuple[int, _Order]:
+    """Revision and order of a set; the order is remembered until the set changes."""
+    meta = shard.keys.of(workspace, "meta")
+    key = id(shard), workspace
+    serial, revision = await reply(shard.redis.hmget(meta, ["serial", "revision"]))
+    known = _orders.pop(key, None)
+    if known is None or known[0] != serial:
+        states = await reply(shard.redis.hgetall(shard.keys.of(workspace, "states")))
+        known = serial, sorted((unpack(state)[_POSITION], id_.decode()) for id_, state in states.items())
+    _orders[key] = known
+    while len(_orders) > _ORDERS_KEPT:
+        del _orders[next(iter(_orders))]
+    return int(revision or 0), known[1]
+
+
+def _trigger(
+    id_: bytes, parts: list[bytes | None], slot: float | None, finished: bool, last: bytes | None = None
+) -> Trigger:
+    definition, packed, error, held, disabled = parts
+    assert definition is not None
+    state: list[Any] = unpack(packed) if packed else [0] * (_NOTES + 1)
+    pause = unpack(held) if held else None
+    if pause is not None and pause[2] != state[_BORN]:
+        pause = None  # of an earlier trigger of that id
+    standing = Standing.ACTIVE
+    if disabled:
+        standing = Standing.DISABLED
+    elif pause:
+        standing = Standing.PAUSED
+    elif finished:
+        standing = Standing.FINISHED
+    elif error:
+        standing = Standing.ERROR
+    notes = state[_NOTES] or {}
+    slots = unpack_last_slots(last) if last else []
+    return Trigger(
+        id=id_.decode(),
+        definition=unpack_definition(definition),
+        position=state[_POSITION],
+        version=state[_VERSION],
+        standing=standing,
+        next_slot=None if slot is None else int(slot),
+        error=error.decode() if error else None,
+        pause=Pause(pause[0], pause[1]) if pause else None,
+        runs=notes.get("runs", 0),
+        anchor=notes.get("anchor", 0),
+        last=slots[0] if slots else None,
+    )

@@ -1,0 +1,92 @@
+"""What remains of slots: daily counters and timings, and the exceptional slots as runs.
+
+It is recorded when slots fall due and when executions end, and does not depend on executions that are still
+kept. Days are UTC days, counted from the epoch; a slot belongs to its own day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from msgspec import Struct
+
+from app.store.shard import Shard, reply, unpack
+from app.timings import Timings, unpack_timings
+
+Counted = dict[
+    str, int
+]  # due, and the final states with their reason: missed:deadline; unscheduled:succeeded
+
+
+class Run(Struct, frozen=True, array_like=True):
+    """Exceptional slots that followed each other; with the count 0 a span in which nothing was due."""
+
+    first: int  # ms
+    last: int
+    count: int
+    state: str  # a final state; paused or disabled
+    reason: str  # of a pause: its note
+
+
+class Day(Struct, frozen=True):
+    """What was counted and timed on a day, of a trigger or of all."""
+
+    day: int
+    counts: Counted
+    timings: Timings
+
+
+async def day_counts(shard: Shard, workspace: str, day: int) -> dict[str, Counted]:
+    """What was counted for each trigger on a day."""
+    counts: dict[str, Counted] = {}
+    for field, number in (await reply(shard.redis.hgetall(shard.keys.of(workspace, f"day:{day}")))).items():
+        trigger, what = field.decode().split(":", 1)
+        if trigger:
+            counts.setdefault(trigger, {})[what] = int(number)
+    return counts
+
+
+async def days(shard: Shard, workspace: str, trigger: str, wanted: Sequence[int]) -> list[Day]:
+    """What was counted and timed on days, of a trigger or (with the id ``""``) of all; empty days too."""
+    of = shard.keys.of
+    names = [f"{trigger}:{what}" for what in _ALL_WHATS]  # a day's hash holds those of every trigger
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        for day in wanted:
+            pipe.hmget(of(workspace, f"day:{day}"), names)
+            pipe.hget(of(workspace, f"timings:{day}"), trigger)
+        replies = await pipe.execute()
+    found = []
+    for index, day in enumerate(wanted):
+        numbers, packed = replies[index * 2 : index * 2 + 2]
+        counts = {
+            what: int(number) for what, number in zip(_ALL_WHATS, numbers, strict=True) if number is not None
+        }
+        found.append(Day(day, counts, unpack_timings(packed) if packed else Timings()))
+    return found
+
+
+async def runs(shard: Shard, workspace: str, trigger: str) -> list[Run]:
+    """A trigger's exceptional slots, newest first."""
+    stored = await reply(shard.redis.hget(shard.keys.of(workspace, "exceptions"), trigger))
+    return [Run(*one) for one in unpack(cast(bytes, stored))][::-1] if stored else []
+
+
+# What a counter can be called after the trigger's id.
+WHATS = (
+    "due",
+    "succeeded",
+    "failed",
+    "failed:unknown_outcome",
+    "failed:worker_lost",
+    "failed:unreadable",
+    "cancelled:trigger_removed",
+    "cancelled:replaced",
+    "cancelled:requested",
+    "skipped:overlap",
+    "skipped:backlog_full",
+    "missed:deadline",
+    "missed:catch_up_window",
+    "missed:data_loss",
+)
+_ALL_WHATS = (*WHATS, *(f"unscheduled:{what}" for what in WHATS[1:]))

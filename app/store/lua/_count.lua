@@ -1,0 +1,117 @@
+-- Counters and timings of UTC days: gathered during a call, and written once by flush_counts, with which
+-- every script that includes this ends. A trigger's field begins with its id, the workspace's with nothing.
+-- Needs _keys.lua and _admit.lua.
+
+local counted, timed = {}, {}
+
+local function day_of(slot)
+  return math.floor(slot / 86400000)
+end
+
+local function gathered(all, workspace, name, slot)
+  local day = day_of(slot)
+  local key = of(workspace, name .. day)
+  local found = all[key]
+  if not found then
+    found = { expires = (day + 1 + policy.keep_days) * 86400, fields = {} }
+    all[key] = found
+  end
+  return found.fields
+end
+
+-- Count something that happened to a slot, on the slot's own day.
+local function count(workspace, trigger, slot, what, by)
+  local fields = gathered(counted, workspace, 'day:', slot)
+  local own, total = trigger .. ':' .. what, ':' .. what
+  fields[own] = (fields[own] or 0) + (by or 1)
+  fields[total] = (fields[total] or 0) + (by or 1)
+end
+
+-- Note an execution's duration and lateness, ms.
+local function time(workspace, trigger, slot, duration, late)
+  local fields = gathered(timed, workspace, 'timings:', slot)
+  for _, field in ipairs({ trigger, '' }) do
+    local list = fields[field]
+    if not list then
+      list = {}
+      fields[field] = list
+    end
+    list[#list + 1] = { duration, late }
+  end
+end
+
+-- Timings of a day are packed: number, sum, least and most of the durations, sum and most of the latenesses
+-- (ms), then two histograms with buckets that grow by a tenth: how many buckets the durations have, and for
+-- each bucket its number and count. app/store/history.py reads them.
+local HEAD = '>I4dI4I4dI4'
+local STEP = math.log(1.1)
+
+local function bucket_of(ms)
+  return ms < 1 and 0 or math.min(255, 1 + math.floor(math.log(ms) / STEP))
+end
+
+local function unpack_buckets(packed, from, number)
+  local buckets = {}
+  for _ = 1, number do
+    local bucket, times
+    bucket, times, from = struct.unpack('>I1I4', packed, from)
+    buckets[bucket] = times
+  end
+  return buckets, from
+end
+
+local function pack_buckets(buckets)
+  local numbers, parts = {}, {}
+  for bucket in pairs(buckets) do
+    numbers[#numbers + 1] = bucket
+  end
+  table.sort(numbers)
+  for index, bucket in ipairs(numbers) do
+    parts[index] = struct.pack('>I1I4', bucket, buckets[bucket])
+  end
+  return table.concat(parts), #numbers
+end
+
+local function merge_timings(packed, added)
+  local number, sum, least, most, late_sum, late_most = 0, 0, math.huge, 0, 0, 0
+  local durations, latenesses = {}, {}
+  if packed then
+    local from, size
+    number, sum, least, most, late_sum, late_most, from = struct.unpack(HEAD, packed)
+    size, from = struct.unpack('>I1', packed, from)
+    durations, from = unpack_buckets(packed, from, size)
+    latenesses = unpack_buckets(packed, from, (#packed - from + 1) / 5)
+  end
+  for _, one in ipairs(added) do
+    local duration, late = one[1], one[2]
+    number, sum, late_sum = number + 1, sum + duration, late_sum + late
+    least, most, late_most = math.min(least, duration), math.max(most, duration), math.max(late_most, late)
+    local bucket = bucket_of(duration)
+    durations[bucket] = (durations[bucket] or 0) + 1
+    bucket = bucket_of(late)
+    latenesses[bucket] = (latenesses[bucket] or 0) + 1
+  end
+  local first, size = pack_buckets(durations)
+  return struct.pack(HEAD, number, sum, least, most, late_sum, late_most) .. struct.pack('>I1', size) .. first
+    .. pack_buckets(latenesses)
+end
+
+local function flush_counts()
+  for key, all in pairs(counted) do
+    for field, by in pairs(all.fields) do
+      if redis.call('HINCRBY', key, field, by) == by then
+        redis.call('EXPIREAT', key, all.expires)
+      end
+    end
+  end
+  for key, all in pairs(timed) do
+    for field, added in pairs(all.fields) do
+      local packed = redis.call('HGET', key, field)
+      redis.call('HSET', key, field, merge_timings(packed, added))
+      if not packed then
+        redis.call('EXPIREAT', key, all.expires)
+      end
+    end
+  end
+  counted, timed = {}, {}
+end

@@ -1,0 +1,54 @@
+-- Erase a workspace with everything of it, a bounded number of executions a call; until it is done the
+-- workspace takes no triggers. What is being sent is cut off.
+-- Safe to run twice: call it until it is done.
+-- KEYS: the shard's root
+-- ARGV: now, workspace, executions at most, days that counters are kept
+-- RETURNS: 1 done, 0 call again, -1 there is no such workspace
+--#include _keys
+
+go_on_when_full()
+local workspace, limit, keep_days = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local meta = of(workspace, 'meta')
+if redis.call('EXISTS', meta) == 0 then
+  redis.call('ZREM', erases_key, workspace)
+  return -1
+end
+
+if redis.call('HSETNX', meta, 'erasing', whole(now)) == 1 then
+  for _, part in ipairs({ 'definitions', 'states', 'due', 'finished', 'disabled', 'errors', 'pauses',
+    'exceptions', 'last', 'revisions', 'undo' }) do
+    redis.call('UNLINK', of(workspace, part))
+  end
+  for _, index in ipairs({ due_key, clears_key, trims_key, late_key, prefix .. 'workspaces' }) do
+    redis.call('ZREM', index, workspace)
+  end
+  redis.call('ZADD', erases_key, whole(now), workspace)
+end
+
+local erased = 0
+for _, set in ipairs({ 'admitted', 'backlog', 'waiting', 'late', 'lined', 'succeeded', 'failed', 'cancelled',
+  'skipped', 'missed' }) do
+  local ids = redis.call('ZRANGE', of(workspace, set), 0, limit - erased - 1)
+  for _, id in ipairs(ids) do
+    local _, trigger = split_id(id)
+    if redis.call('DEL', owner_key(id)) == 1 then
+      redis.call('PUBLISH', wake_channel, 'cancel ' .. id)
+    end
+    redis.call('UNLINK', job_key(id), result_key(id), of(workspace, 'active:' .. trigger),
+      of(workspace, 'line:' .. trigger))
+    redis.call('ZREM', queue_key, tag .. id)
+    redis.call('ZREM', of(workspace, set), id)
+  end
+  erased = erased + #ids
+  if erased >= limit then
+    return 0
+  end
+end
+
+local today = math.floor(now / 86400000)
+for day = today - keep_days - 1, today + 1 do
+  redis.call('UNLINK', of(workspace, 'day:' .. day), of(workspace, 'timings:' .. day))
+end
+redis.call('UNLINK', of(workspace, 'requests'), of(workspace, 'retried'), meta)
+redis.call('ZREM', erases_key, workspace)
+return 1

@@ -1,0 +1,115 @@
+"""What people order by hand: runs, backfills, retries of dead letters, cancellations."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from app.errors import IdempotencyConflict
+from app.keys import own_execution_id
+from app.models import Definition, pack_definition
+from app.store.shard import Shard, pack, reply
+
+_LOOKED_AT = 500  # dead letters a step
+
+
+class Order(Struct, frozen=True):
+    """An execution to make. ``request`` is what it sends instead of its trigger's definition."""
+
+    trigger: str
+    slot: int  # ms
+    request: Definition | None = None
+    letter: str = ""  # the dead letter that it retries
+    free: bool = False  # it is not void when its trigger goes
+
+
+class Made(Struct, frozen=True):
+    """The executions of an order, of this call or of the first with its idempotency key."""
+
+    executions: list[str]
+    repeated: bool = False
+
+
+Kind = Literal["run", "backfill", "retry"]
+_made = msgspec.msgpack.Decoder(list[str])
+
+
+async def make(
+    shard: Shard,
+    workspace: str,
+    kind: Kind,
+    orders: Sequence[Order],
+    *,
+    one_by_one: bool = False,
+    yielding: bool = False,
+    idempotency_key: str = "",
+    asked: bytes = b"",
+) -> Made:
+    """Make executions, all in one step.
+
+    ``one_by_one``: those of a trigger go one after another. ``yielding``: they wait until no live execution
+    is ready. ``asked`` is the call that the idempotency key belongs to: another one with the same key raises
+    :class:`IdempotencyConflict`.
+    """
+    token = uuid.uuid4().hex[:10]
+    ids: list[str] = []
+    entries, requests = [], []
+    for index, order in enumerate(orders):
+        own = token if kind == "backfill" else f"{token}{index:x}"
+        id_ = own_execution_id(workspace, order.trigger, order.slot, kind, own)
+        marks = "c" * yielding + "o" * (order.request is not None) + "f" * order.free
+        if order.free and order.request is not None and order.request.delivery == "at_most_once":
+            marks += "1"
+        ids.append(id_)
+        entries.append([id_, order.trigger, order.slot, marks, order.letter])
+        requests.append(b"" if order.request is None else pack_definition(order.request))
+    key = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32] if idempotency_key else ""
+    status, kept = await shard.run(
+        "make_executions",
+        shard.policy,
+        workspace,
+        key,
+        hashlib.sha256(asked).hexdigest(),
+        pack(ids),
+        "after" if one_by_one else "allow",
+        pack(entries),
+        *requests,
+    )
+    if status == b"different":
+        raise IdempotencyConflict("This idempotency key was used for another call; take a new one.")
+    return Made(_made.decode(kept), True) if status == b"repeated" else Made(ids)
+
+
+async def cancel(shard: Shard, executions: Sequence[str]) -> dict[str, str]:
+    """Cancel executions; for each: ``cancelled``, ``finished`` (it had ended before) or ``none``."""
+    became = await shard.run("cancel_executions", shard.policy, *executions) if executions else []
+    return {id_: what.decode() for id_, what in zip(executions, became, strict=True)}
+
+
+async def remove_letters(shard: Shard, workspace: str, executions: Sequence[str]) -> int:
+    """Remove dead letters for good; returns how many there were."""
+    removed = 0
+    for start in range(0, len(executions), _LOOKED_AT):
+        some = executions[start : start + _LOOKED_AT]
+        removed += await shard.run("remove_letters", shard.policy, workspace, *some)
+    return removed
+
+
+async def requests_of(shard: Shard, workspace: str, executions: Sequence[str]) -> list[bytes | None]:
+    """The requests that dead letters keep, packed definitions."""
+    if not executions:
+        return []
+    return await reply(shard.redis.hmget(shard.keys.of(workspace, "requests"), list(executions)))
+
+
+async def retried_as(shard: Shard, workspace: str, executions: Sequence[str]) -> list[str | None]:
+    """Which executions retried dead letters."""
+    if not executions:
+        return []
+    found = await reply(shard.redis.hmget(shard.keys.of(workspace, "retried"), list(executions)))
+    return [None if one is None else one.decode() for one in found]

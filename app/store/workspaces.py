@@ -1,0 +1,162 @@
+"""Workspaces: what each sets for itself, which there are, and what they hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from app.keys import FINISHED_STATES
+from app.models import Pause
+from app.store.shard import Shard, reply, unpack
+
+
+class WorkspaceSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a workspace sets for itself; None: as the deployment has it.
+
+    The first four go for what is there at once; the zone, the time-out and the retries are filled in when a
+    trigger is stored that leaves them out.
+    """
+
+    max_concurrency: int | None = None
+    keep_succeeded_seconds: int | None = None
+    keep_succeeded: int | None = None
+    keep_failed: int | None = None
+    timezone: str | None = None
+    timeout_seconds: float | None = None
+    max_retries: int | None = None
+    description: str | None = None
+
+
+class Workspace(Struct, frozen=True, kw_only=True):
+    """A workspace. Times are ms since the epoch."""
+
+    id: str
+    created: int
+    revision: int
+    settings: WorkspaceSettings
+    pause: Pause | None
+    spans: list[tuple[int, int, str]]  # former pauses: from, to, note
+    triggers: int
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """How many triggers and executions a workspace holds, by what they are at."""
+
+    triggers: dict[str, int]
+    executions: dict[str, int]
+
+
+_NAMES = WorkspaceSettings.__struct_fields__
+_TEXTS = ("timezone", "description")
+
+
+async def get(shard: Shard, workspace: str) -> Workspace | None:
+    """A workspace, or None."""
+    return (await _load(shard, [workspace]))[0]
+
+
+async def settings_of(shard: Shard, workspace: str) -> WorkspaceSettings:
+    """What a workspace sets for itself; nothing where there is none."""
+    found = await reply(shard.redis.hmget(shard.keys.of(workspace, "meta"), list(_NAMES)))
+    return _settings(dict(zip(_NAMES, found, strict=True)))
+
+
+async def configure(shard: Shard, workspace: str, settings: WorkspaceSettings) -> bool:
+    """Set all of a workspace's settings; it exists from then on. False: it is being erased."""
+    values: list[str] = []
+    for name, value in msgspec.structs.asdict(settings).items():
+        values += [name, "" if value is None else str(value)]
+    return bool(await shard.run("configure_workspace", workspace, *values))
+
+
+async def page(shard: Shard, after: str = "", limit: int = 100) -> tuple[list[Workspace], str | None]:
+    """Workspaces in the order of their ids, and after which the next page begins."""
+    start = f"({after}" if after else "-"
+    ids = await shard.redis.zrangebylex(shard.keys.workspaces, start, "+", 0, limit + 1)
+    names = [id_.decode() for id_ in ids]
+    found = [one for one in await _load(shard, names[:limit]) if one is not None]
+    return found, names[limit - 1] if len(names) > limit else None
+
+
+async def all_ids(shard: Shard) -> list[str]:
+    """The ids of all workspaces, ascending."""
+    return [id_.decode() for id_ in await shard.redis.zrange(shard.keys.workspaces, 0, -1)]
+
+
+async def any_exists(shard: Shard) -> bool:
+    """Whether there is any workspace."""
+    return bool(await shard.redis.exists(shard.keys.workspaces))
+
+
+async def counts(shard: Shard, workspaces: list[str]) -> list[Counts]:
+    """What each workspace holds: open executions, and finished ones as far as they are kept."""
+    of = shard.keys.of
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        for workspace in workspaces:
+            pipe.hlen(of(workspace, "definitions"))
+            pipe.scard(of(workspace, "finished"))
+            for part in ("disabled", "pauses", "errors"):
+                pipe.hlen(of(workspace, part))
+            for part in ("admitted", "backlog", "waiting", "late", "lined", *FINISHED_STATES):
+                pipe.zcard(of(workspace, part))
+        replies = await pipe.execute()
+    size = len(replies) // max(1, len(workspaces))
+    return [_counts(replies[start : start + size]) for start in range(0, len(replies), size or 1)]
+
+
+def _counts(numbers: list[int]) -> Counts:
+    total, finished, disabled, paused, errors, admitted, backlog, waiting, late, lined, *ended = numbers
+    return Counts(
+        triggers={
+            "total": total,
+            "active": max(0, total - finished - disabled - paused - errors),
+            "paused": paused,
+            "disabled": disabled,
+            "finished": finished,
+            "error": errors,
+        },
+        executions={
+            "admitted": admitted,
+            "waiting": backlog + late + lined,
+            "retrying": waiting,
+            **dict(zip(FINISHED_STATES, ended, strict=True)),
+        },
+    )
+
+
+async def _load(shard: Shard, workspaces: list[str]) -> list[Workspace | None]:
+    of = shard.keys.of
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        for workspace in workspaces:
+            pipe.zscore(shard.keys.workspaces, workspace)
+            pipe.hgetall(of(workspace, "meta"))
+            pipe.hlen(of(workspace, "definitions"))
+        replies = await pipe.execute()
+    found: list[Workspace | None] = []
+    for index, workspace in enumerate(workspaces):
+        score, raw, triggers = replies[index * 3 : index * 3 + 3]
+        if score is None:
+            found.append(None)
+            continue
+        meta = {name.decode(): value for name, value in raw.items()}
+        pause = unpack(meta["paused"]) if "paused" in meta else None
+        found.append(
+            Workspace(
+                id=workspace,
+                created=int(meta.get("created", 0)),
+                revision=int(meta.get("revision", 0)),
+                settings=_settings(meta),
+                pause=Pause(pause[0], pause[1]) if pause else None,
+                spans=[(one[0], one[1], one[2]) for one in unpack(meta["spans"])] if "spans" in meta else [],
+                triggers=triggers,
+            )
+        )
+    return found
+
+
+def _settings(meta: dict[str, Any]) -> WorkspaceSettings:
+    given = {name: meta[name].decode() for name in _NAMES if meta.get(name) is not None}
+    texts = {name: given.pop(name) for name in _TEXTS if name in given}
+    return msgspec.structs.replace(msgspec.convert(given, WorkspaceSettings, strict=False), **texts)

@@ -1,0 +1,198 @@
+"""Slots that are found late: sent, caught up or missed, as their trigger says, and never before live ones."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import START, Clock, ShardFactory
+from helpers import accounts_balance, claim_all, define, numbered, succeeded
+
+from app.clock import day_of
+from app.late import judge_overdue
+from app.schedule import schedule_of
+from app.store import Shard, catalog, executions, history, queue, ticking, triggers
+
+pytestmark = pytest.mark.anyio
+
+HOUR = 3_600_000
+
+
+async def settle(shard: Shard) -> None:
+    """Fire and refill until nothing is left to do."""
+    while True:
+        fired = await ticking.fire_due(shard)
+        if not fired.handled and not await ticking.refill(shard):
+            return
+
+
+async def drain(shard: Shard, clock: Clock, number: int = 0) -> list[int]:
+    """Send whatever becomes ready, one claim after the other; the slots in the order of their claims."""
+    slots = []
+    while claimed := await claim_all(shard, number=(number := number + 1)):
+        slots += [one.slot for one in claimed]
+        await queue.finish(shard, [succeeded(one, clock.now) for one in claimed])
+    return slots
+
+
+async def test_a_slot_is_sent_late_within_its_deadline_and_missed_beyond_it(
+    shard: Shard, clock: Clock
+) -> None:
+    await triggers.replace(
+        shard,
+        "acme",
+        [
+            ("usual", define()),
+            ("patient", define(start_deadline_seconds=600)),
+            ("hasty", define(start_deadline_seconds=5)),
+        ],
+    )
+    clock.advance(290)  # five slots went by: 250, 190, 130, 70 and 10 s ago
+    await settle(shard)
+    found = (await executions.list_newest(shard, "acme", limit=500)).executions
+    by_trigger = {
+        id_: [
+            str(one.reason or one.state) for one in sorted(found, key=lambda o: o.slot) if one.trigger == id_
+        ]
+        for id_ in ("usual", "patient", "hasty")
+    }
+    assert by_trigger["usual"] == ["deadline"] * 4 + ["queued"]
+    assert by_trigger["patient"] == ["queued"] * 5
+    assert by_trigger["hasty"] == ["deadline"] * 5
+    await accounts_balance(shard, "acme", day_of(clock.now))
+
+
+async def test_late_slots_of_a_trigger_go_one_after_another_oldest_first(shard: Shard, clock: Clock) -> None:
+    await triggers.replace(shard, "acme", [("0", define("*/10 * * * * *"))])
+    clock.advance(55)
+    await settle(shard)
+    (first,) = await claim_all(shard)
+    assert await claim_all(shard, number=2) == []
+    await queue.finish(shard, [succeeded(first, clock.now)])
+    later = await drain(shard, clock, 2)
+    assert later == [first.slot + 10_000 * n for n in range(1, len(later) + 1)]
+    assert len(later) == 4
+
+
+async def test_catching_up_all_sends_what_the_window_holds(shard: Shard, clock: Clock) -> None:
+    definition = define("0 * * * *", catch_up_missed="all", catch_up_window_seconds=6 * 3600)
+    await triggers.replace(shard, "acme", [("0", definition)])
+    clock.now = clock.now // HOUR * HOUR + 10 * HOUR + 1_800_000  # half past, ten slots were missed
+    await settle(shard)
+    slots = await drain(shard, clock)
+    assert slots == [clock.now - 1_800_000 - n * HOUR for n in range(5, -1, -1)]
+    totals = await accounts_balance(shard, "acme", day_of(START), day_of(clock.now))
+    assert totals == {"due": 10, "succeeded": 6, "missed:catch_up_window": 4, "open": 0}
+
+
+async def test_catching_up_the_latest_sends_one(shard: Shard, clock: Clock) -> None:
+    await triggers.replace(shard, "acme", [("0", define("0 * * * *", catch_up_missed="latest"))])
+    clock.now = clock.now // HOUR * HOUR + 10 * HOUR + 1_800_000
+    await settle(shard)
+    assert await drain(shard, clock) == [clock.now - 1_800_000]
+    totals = await accounts_balance(shard, "acme", day_of(START), day_of(clock.now))
+    assert totals == {"due": 10, "succeeded": 1, "missed:deadline": 9, "open": 0}
+
+
+async def test_a_very_long_outage_is_counted_from_the_fields(shard: Shard, clock: Clock) -> None:
+    await triggers.replace(shard, "acme", [("0", define("* * * * * *"))])
+    clock.advance(40 * 86_400)
+    rounds = 0
+    while (await ticking.fire_due(shard)).handled or await ticking.refill(shard):
+        rounds += 1
+    assert rounds < 20
+    days = range(day_of(START), day_of(clock.now) + 1)
+    totals = await accounts_balance(shard, "acme", *days)
+    assert totals["due"] == 40 * 86_400
+    assert totals["missed:deadline"] == 40 * 86_400 - 61
+    (run,) = [one for one in await history.runs(shard, "acme", "0") if one.count > 1000]
+    assert run.state == "missed"
+
+
+async def test_the_newest_are_caught_up_where_there_are_too_many(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(max_catch_up=100, max_concurrency=0)
+    await triggers.replace(shard, "acme", [("0", define("* * * * *", catch_up_missed="all"))])
+    clock.advance(12 * 3600)
+    await settle(shard)
+    totals = await accounts_balance(shard, "acme", day_of(START), day_of(clock.now))
+    assert totals["due"] == 720
+    assert totals["open"] == 101  # with the one that is in time
+    slots = await drain(shard, clock)
+    assert slots == sorted(slots)
+    assert slots[-1] > clock.now - 60_000
+
+
+async def test_caught_up_slots_wait_for_live_ones_of_every_workspace(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(max_concurrency=3)
+    for name in ("old-a", "old-b"):
+        late = [(str(n), define("0 * * * *", catch_up_missed="all")) for n in range(20)]
+        await triggers.replace(shard, name, late)
+    clock.now = clock.now // HOUR * HOUR + 5 * HOUR - 30_000
+    await settle(shard)
+    await triggers.replace(shard, "live", numbered(30))
+    await triggers.replace(shard, "old-a", [*late, ("live", define())])
+    clock.advance(31)
+    await ticking.fire_due(shard)
+    order = []
+    number = 0
+    while claimed := await claim_all(shard, number=(number := number + 1), at_most=1):
+        order += [(one.workspace, one.slot) for one in claimed]
+        await queue.finish(shard, [succeeded(one, clock.now) for one in claimed])
+    is_live = [clock.now - slot < HOUR / 2 for _, slot in order]
+    assert sum(is_live) == 30 + 1 + 40  # at the full hour the hourly ones are live, too
+    assert is_live == sorted(is_live, reverse=True)
+    caught_up = [workspace for workspace, slot in order if clock.now - slot >= HOUR / 2]
+    assert set(caught_up[:8]) == {"old-a", "old-b"}  # in turn
+    assert len(caught_up) == 2 * 20 * 4
+
+
+async def test_caught_up_slots_take_no_more_places_than_their_workspace_has(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(max_concurrency=3)
+    await triggers.replace(
+        shard, "acme", [(str(n), define("0 * * * *", catch_up_missed="latest")) for n in range(9)]
+    )
+    clock.now = clock.now // HOUR * HOUR + 5 * HOUR - 30_000
+    await settle(shard)
+    running = await claim_all(shard)
+    assert len(running) == 3
+    assert await claim_all(shard, number=2) == []
+    await queue.finish(shard, [succeeded(running[0], clock.now)])
+    assert len(await claim_all(shard, number=3)) == 1
+    assert len(await executions.open_ids(shard, "acme")) == 8
+
+
+async def test_a_one_off_that_is_past_is_caught_up_if_it_wants_to_be(shard: Shard, clock: Clock) -> None:
+    past = clock.now - 7_200_000
+    await triggers.replace(shard, "acme", [("0", define("", at=past, catch_up_missed="all"))])
+    await settle(shard)
+    assert await drain(shard, clock) == [past]
+    one = await catalog.read_one(shard, "acme", "0")
+    assert one is not None
+    assert one.standing == "finished"
+    await triggers.replace(shard, "acme", [("0", define("", at=past, catch_up_missed="all", name="same"))])
+    await settle(shard)
+    assert await drain(shard, clock, 50) == []
+
+
+@pytest.mark.parametrize("catch_up", ["", "all", "latest"])
+@pytest.mark.parametrize(
+    "spans", [(), ((START + 2 * HOUR, START + 9 * HOUR), (START + 12 * HOUR, START + 13 * HOUR))]
+)
+def test_every_overdue_slot_is_missed_or_kept(catch_up: str, spans: tuple[tuple[int, int], ...]) -> None:
+    definition = define("*/7 * * * *", catch_up_missed=catch_up, catch_up_window_seconds=11 * 3600)
+    schedule = schedule_of(definition, "acme", "0", 0)
+    now = START + 20 * HOUR
+    judged = judge_overdue(schedule, definition, START, now, deadline=60_000, cap=50, records=4, spans=spans)
+    inside = {s for s in schedule.slots(START, 0, now) if any(a < s <= b for a, b in spans)}
+    due = [s for s in schedule.slots(START, 0, now) if s not in inside]
+    kept = [slot for slot in due if slot > judged.after]
+    missed = sum(number for run in judged.missed for _, number in run.days)
+    assert missed + len(kept) == len(due)
+    assert {"": 0, "latest": 1, "all": 50}[catch_up] + sum(now - s <= 60_000 for s in due) >= len(kept)
+    for run in judged.missed:
+        assert run.slots == [slot for slot in due if slot <= judged.after][-4:]
+        assert (run.first, run.last) == (due[0], run.slots[-1])
