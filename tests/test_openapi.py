@@ -157,7 +157,7 @@ class Contended(Shard):
 
     async def run(self, name: str, *args: Any, **kwargs: Any) -> Any:
         if name == "swap_triggers":
-            await self.redis.hincrby(self.keys.of(str(args[0]), "meta"), "serial", 1)
+            await self.redis.hset(self.keys.of(str(args[0]), "meta"), "serial", f"not {args[1]}")  # type: ignore[misc]
         return await super().run(name, *args, **kwargs)
 
 
