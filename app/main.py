@@ -9,7 +9,19 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.applications import Starlette
 
-from app.api import cron, echo, executions, health, triggers
+from app.api import (
+    all_executions,
+    cron,
+    echo,
+    executions,
+    health,
+    history,
+    ledger,
+    metrics,
+    stats,
+    triggers,
+    workspaces,
+)
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS
 from app.api.reference import reference_routes
@@ -19,7 +31,18 @@ from app.logs import set_up_logging
 from app.store import Shard, connect
 
 # In the order of the document.
-NOUNS = (triggers.noun, executions.noun, cron.noun, health.noun)
+NOUNS = (
+    workspaces.noun,
+    triggers.noun,
+    metrics.noun,
+    executions.noun,
+    history.noun,
+    ledger.noun,
+    stats.noun,
+    all_executions.noun,
+    cron.noun,
+    health.noun,
+)
 
 
 def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
