@@ -277,14 +277,18 @@ def _always(sent: bool) -> str:
 
 
 def _limits(schema: JSON) -> str:
-    said = [
-        words.format(escape(json.dumps(schema[name], ensure_ascii=False)))
-        for name, words in _BOUNDS.items()
-        if schema.get(name) is not None and (name, schema[name]) not in _UNSAID
-    ]
-    if "pattern" in schema:
-        said.append(f"<code>{escape(schema['pattern'])}</code>")
+    said = list(_said(schema))
     return f'<p class="small">{", ".join(said)}</p>' if said else ""
+
+
+def _said(schema: JSON) -> Iterator[str]:
+    for option in schema.get("anyOf", ()):
+        yield from _said(option)
+    for name, words in _BOUNDS.items():
+        if schema.get(name) is not None and (name, schema[name]) not in _UNSAID:
+            yield words.format(escape(json.dumps(schema[name], ensure_ascii=False)))
+    if "pattern" in schema:
+        yield f"<code>{escape(schema['pattern'])}</code>"
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

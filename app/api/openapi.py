@@ -145,6 +145,8 @@ def _tidy(schema: Any) -> None:
         return
     if isinstance(schema.get("pattern"), str):
         schema["pattern"] = schema["pattern"].removesuffix("\\Z").removesuffix("$") + "$"
+    if isinstance(schema.get("anyOf"), list):
+        _lift(schema)
     if schema.get("required") == []:
         del schema["required"]
     if isinstance(schema.get("title"), str):
@@ -155,6 +157,16 @@ def _tidy(schema: Any) -> None:
         schema["type"] = "string"
     for one in schema.values():
         _tidy(one)
+
+
+def _lift(schema: JSON) -> None:
+    """What the alternatives of a field say about it is said of the field."""
+    told = [one.pop("description") for one in schema["anyOf"] if "description" in one]
+    if told:
+        schema.setdefault("description", " Or: ".join(told))
+    examples = [example for one in schema["anyOf"] for example in one.pop("examples", ())]
+    if examples:
+        schema.setdefault("examples", examples)
 
 
 def _operation(operation: Operation, schemas: _Schemas, responses: JSON) -> JSON:
@@ -196,8 +208,6 @@ def _parameter(where: str, name: str, schema: JSON, required: bool) -> JSON:
     options = [one for one in schema.pop("anyOf", ()) if one != {"type": "null"}]
     if len(options) == 1:
         schema = {**options[0], **schema}
-        described = schema.pop("description", None)
-        shown |= {} if described is None else {"description": shown.get("description", described)}
     if schema.get("default", UNSET) is None:
         del schema["default"]
     if schema.get("type") == "array":  # its items are separated by commas

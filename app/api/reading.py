@@ -134,7 +134,7 @@ def _from_text(text: str, wanted: inspect.Type) -> Any:
         case inspect.BoolType() if text in _BOOLEANS:
             return _BOOLEANS[text]
         case inspect.EnumType() | inspect.LiteralType():
-            values = choices(wanted)
+            values = _choices(wanted)
             if text in values:
                 return text
             raise _Refused(f"{text!r} is not one of {', '.join(values)}")
@@ -158,8 +158,8 @@ def _plain(wanted: inspect.Type) -> inspect.Type:
             return wanted
 
 
-def choices(wanted: inspect.EnumType | inspect.LiteralType) -> tuple[str, ...]:
-    """The values of an enumeration, in the order in which they are declared."""
+def _choices(wanted: inspect.EnumType | inspect.LiteralType) -> tuple[str, ...]:
+    """The values of an enumeration."""
     if isinstance(wanted, inspect.EnumType):
         return tuple(str(one.value) for one in wanted.cls)
     return tuple(str(value) for value in wanted.values)

@@ -16,7 +16,7 @@ end
 
 -- Everything but the executions; a worker that claims one of those meanwhile writes some of it again.
 local function forget()
-  for _, part in ipairs({ 'definitions', 'states', 'due', 'finished', 'disabled', 'errors', 'pauses',
+  for _, part in ipairs({ 'definitions', 'states', 'due', 'dry', 'finished', 'disabled', 'errors', 'pauses',
     'exceptions', 'last', 'revisions', 'undo' }) do
     redis.call('UNLINK', of(workspace, part))
   end
