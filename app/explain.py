@@ -202,10 +202,7 @@ def _holds(facts: Facts) -> Iterator[Finding]:
 
 def _why_finished(facts: Facts, definition: Definition) -> str:
     if definition.max_runs:
-        runs = definition.max_runs
-        return (
-            f"The trigger has finished: it ran as often as it may (max_runs {runs}), or its schedule ended."
-        )
+        return f"The trigger has finished: it has had its max_runs ({definition.max_runs}), or has ended."
     if definition.at:
         return f"The trigger has finished: its only slot was {_when(facts, definition.at)}."
     ends = f" at {_when(facts, definition.ends_at)} (ends_at)" if definition.ends_at else ""

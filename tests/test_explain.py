@@ -112,7 +112,7 @@ async def test_finished_schedules_say_why(shard: Shard, clock: Clock) -> None:
         ended=define(ends_at=FIRST),
     )
     await minutes(shard, clock, 1)
-    for trigger, words in (("once", "its only slot was"), ("few", "(max_runs 1)"), ("ended", "(ends_at)")):
+    for trigger, words in (("once", "its only slot was"), ("few", "max_runs (1)"), ("ended", "(ends_at)")):
         found = await told(shard, trigger=trigger)
         assert codes(found) == ["schedule_finished", "succeeded"], trigger
         assert words in found[0]["message"]

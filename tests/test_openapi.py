@@ -17,13 +17,13 @@ import pytest
 import schemathesis
 import uvicorn
 from conftest import START, Clock, ShardFactory, eventually
-from helpers import claim_all, failed
+from helpers import claim_all, define, failed, succeeded
 
 from app.api.openapi import document_of
 from app.config import Settings
 from app.formats import FORMATS
 from app.main import NOUNS, create_app
-from app.store import Shard, connect, queue, ticking
+from app.store import Shard, connect, orders, queue, ticking, triggers
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +60,7 @@ def path_of(name: str) -> tuple[str, str]:
     """The method and a filled-in URL with the required parameters of an operation."""
     method, path, operation = OPERATIONS[name]
     query = [
-        f"{one['name']}=1"
+        f"{one['name']}={one['schema'].get('enum', [1])[0]}"
         for one in operation.get("parameters", ())
         if one["in"] == "query" and one["required"]
     ]
@@ -116,7 +116,7 @@ def test_answers_are_closed_and_none_is_empty() -> None:
 
 def test_formats_of_our_own_are_explained() -> None:
     used = {part["format"] for part in parts_of(DOCUMENT) if isinstance(part.get("format"), str)}
-    assert used - {"date-time"} <= set(FORMATS)
+    assert used - {"date", "date-time"} <= set(FORMATS)
     assert all(f"`{name}`" in DOCUMENT["info"]["description"] for name in FORMATS)
 
 
@@ -145,7 +145,29 @@ async def test_head_has_the_length_of_get_and_no_body(shard: Shard) -> None:
 
 # What every operation can answer follows from what it takes; the rest is provoked here, one by one.
 PROVOKED = {
+    ("get_workspace", 404): "as it is",
+    ("get_workspace_stats", 404): "as it is",
+    ("put_workspace", 409): "erasing",
+    ("patch_workspace", 404): "as it is",
+    ("patch_workspace", 409): "erasing",
+    ("erase_workspace", 404): "confirmed",
+    ("erase_workspace", 409): "as it is",
+    ("pause_workspace", 404): "as it is",
+    ("resume_workspace", 404): "as it is",
     ("get_execution", 404): "as it is",
+    ("list_trigger_executions", 404): "as it is",
+    ("cancel_execution", 404): "as it is",
+    ("cancel_execution", 409): "ended",
+    ("retry_execution", 404): "as it is",
+    ("retry_execution", 409): "ended",
+    ("retry_execution", 422): "key used",
+    ("retry_dead_letters", 404): "as it is",
+    ("retry_dead_letters", 422): "key used",
+    ("delete_dead_letter", 404): "as it is",
+    ("delete_dead_letter", 409): "ended",
+    ("get_trigger_history", 404): "as it is",
+    ("get_trigger_metrics", 404): "as it is",
+    ("explain_trigger", 404): "as it is",
     ("replace_triggers", 409): "contended",
     ("put_triggers", 409): "contended",
     ("delete_triggers", 409): "contended",
@@ -159,6 +181,29 @@ class Contended(Shard):
         if name == "swap_triggers":
             await self.redis.hset(self.keys.of(str(args[0]), "meta"), "serial", f"not {args[1]}")  # type: ignore[misc]
         return await super().run(name, *args, **kwargs)
+
+
+FIRST = START // 60_000 * 60_000 + 60_000
+
+
+async def provoke(shard: Shard, scene: str) -> None:
+    """Make what an error needs: the execution of ONE's first slot, or a workspace that is going."""
+    if scene == "erasing":
+        await shard.redis.hset(shard.keys.of("acme", "meta"), "erasing", 1)  # type: ignore[misc]
+    elif scene in ("ended", "key used"):
+        await triggers.replace(shard, "acme", [("nightly-report", define())])
+        await ticking.fire_due(clocked(shard, FIRST))
+        (execution,) = await claim_all(clocked(shard, FIRST))
+        end = succeeded if scene == "ended" else failed
+        await queue.finish(shard, [end(execution, FIRST)])
+    if scene == "key used":
+        order = orders.Order("nightly-report", FIRST)
+        await orders.make(shard, "acme", "run", [order], idempotency_key="k", asked=b"another call")
+
+
+def clocked(shard: Shard, now: int) -> Shard:
+    """The same shard at another time."""
+    return Shard(shard.redis, shard.settings, now=lambda: now)
 
 
 def documented() -> list[tuple[str, int]]:
@@ -178,16 +223,23 @@ def test_each_documented_error_has_its_request_here() -> None:
 async def test_every_documented_error_can_be_met(redis_url: str, name: str, status: int) -> None:
     method, url = path_of(name)
     settings = Settings(redis_url="unix:///nowhere" if status == 503 else redis_url, max_body_bytes=500)
-    kind = Contended if PROVOKED.get((name, status)) == "contended" else Shard
-    shard = kind(connect(settings), settings)
+    scene = PROVOKED.get((name, status), "")
+    kind = Contended if scene == "contended" else Shard
+    shard = kind(connect(settings), settings, now=lambda: START)
     body = " " * 501 if status == 413 else None
     if status == 400:
         url += "&nonsense=1"
     elif body is None and "requestBody" in OPERATIONS[name][2]:
-        body = '{"triggers": []}'
+        body = '{"triggers": []}' if name.endswith("_triggers") else "{}"
+    if name == "erase_workspace" and scene != "as it is":
+        url += "&confirm=acme"
+    if scene in ("ended", "key used"):
+        url = url.replace("acme:none:1", f"acme:nightly-report:{FIRST}")
+    headers = {"idempotency-key": "k"} if scene == "key used" else {}
     try:
+        await provoke(shard, scene)
         async with client_of(shard) as client:
-            response = await client.request(method, url, content=body)
+            response = await client.request(method, url, content=body, headers=headers)
     finally:
         await shard.redis.aclose()
     assert response.status_code == status
