@@ -34,6 +34,9 @@ DAY = 86_400  # seconds
 
 MOST_TAGS, MOST_CODES = 20, 100  # in one trigger
 
+# A value of any kind: said in full, because an empty schema looks like a forgotten one.
+ANY_JSON = {"type": ["object", "array", "string", "number", "boolean", "null"]}
+
 # The fields, one by one. What is said here is what the API's schema says.
 
 TriggerId = Annotated[
@@ -118,6 +121,7 @@ Headers = Annotated[
         examples=[{"Authorization": "Bearer …"}],
     ),
 ]
+Payload = Annotated[Raw, Meta(description="Any JSON value; null for none.", extra_json_schema=ANY_JSON)]
 Timeout = Annotated[
     float, Meta(gt=0, le=3600, description="Bounds a whole attempt. Default: the workspace's, or 30.")
 ]
@@ -206,6 +210,13 @@ class DstPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 _NO_DST = DstPolicy()
+
+
+class ShownDstPolicy(Struct, frozen=True, kw_only=True):
+    """What a cron schedule does where the clock changes; null: as Debian's cron does."""
+
+    gap: Literal["after", "skip"] | None
+    repeat: Literal["first", "second", "both"] | None
 
 
 class Defaults(Struct, frozen=True, kw_only=True):
@@ -359,7 +370,7 @@ class TriggerFields(Struct, frozen=True, kw_only=True):
     interval: IntervalSeconds | None
     at: Moment | None
     timezone: Zone
-    dst_policy: DstPolicy | None
+    dst_policy: ShownDstPolicy | None
     starts_at: Moment | None
     ends_at: Moment | None
     max_runs: MaxRuns | None
@@ -368,7 +379,7 @@ class TriggerFields(Struct, frozen=True, kw_only=True):
     url: Url
     method: Method
     headers: Headers
-    payload: Raw  # null for none
+    payload: Payload
     timeout_seconds: Timeout
     overlap_policy: Overlap
     queue_limit: QueueLimit | None
@@ -388,7 +399,7 @@ class TriggerFields(Struct, frozen=True, kw_only=True):
 def shown(definition: Definition, mask: bool = True) -> TriggerFields:
     """A stored definition's fields; with ``mask`` without what is likely to be a credential."""
     d = definition
-    dst = DstPolicy(gap=d.dst_gap or None, repeat=d.dst_repeat or None)
+    dst = ShownDstPolicy(gap=d.dst_gap or None, repeat=d.dst_repeat or None)
     return TriggerFields(
         name=d.name or None,
         description=d.description or None,

@@ -9,7 +9,17 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.applications import Starlette
 
-from app.api import cron, echo, executions, health, triggers
+from app.api import (
+    bulk,
+    cron,
+    echo,
+    executions,
+    health,
+    orders,
+    revisions,
+    trigger_sets,
+    triggers,
+)
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS
 from app.api.reference import reference_routes
@@ -19,7 +29,16 @@ from app.logs import set_up_logging
 from app.store import Shard, connect
 
 # In the order of the document.
-NOUNS = (triggers.noun, executions.noun, cron.noun, health.noun)
+NOUNS = (
+    trigger_sets.noun,
+    triggers.noun,
+    orders.noun,
+    bulk.noun,
+    revisions.noun,
+    executions.noun,
+    cron.noun,
+    health.noun,
+)
 
 
 def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
