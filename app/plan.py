@@ -54,7 +54,7 @@ class Planned(Struct, frozen=True, kw_only=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What becomes of a set within (after, until], ms; ``triggers`` are the first :data:`DETAILED` changes."""
+    """What becomes of a set within (after, until], ms; ``triggers`` the first :data:`DETAILED` changes."""
 
     changes: Changes
     after: int
@@ -167,7 +167,7 @@ def _is_caught_up(wanted: Definition, before: Trigger | None, now: int) -> bool:
 
 
 def set_changes(old: Mapping[str, Definition], new: Mapping[str, Definition]) -> list[tuple[str, Change]]:
-    """The triggers that differ between two sets: first those deleted, then those updated, then those created."""
+    """The triggers that differ between two sets: those deleted, then those updated, then those created."""
     deleted: list[tuple[str, Change]] = [(id_, "deleted") for id_ in old if id_ not in new]
     updated: list[tuple[str, Change]] = [
         (id_, "updated")

@@ -344,6 +344,7 @@ async def test_an_execution_of_another_workspace_is_not_found(
     await client.post(PATH, json=TWO)
     clock.advance(7200)
     await ticking.fire_due(shard)
+    await ticking.refill(shard)
     (mine,) = (await client.get("/api/workspaces/workspace-123/executions?trigger=0")).json()["executions"]
     for path in (f"other/executions/{mine['id']}", "workspace-123/executions/nonsense"):
         assert (await client.get(f"/api/workspaces/{path}")).status_code == 404

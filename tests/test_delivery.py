@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import resource
 import socket
 import ssl
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from helpers import OK, Received, Target, define
+from msgspec import structs
 
 from app.models import Attempt, pack_definition
 from app.store.queue import Claimed, Ended
@@ -37,7 +39,7 @@ async def transport() -> AsyncIterator[Transport]:
 
 def claimed(attempts: list[Attempt] | None = None, **fields: Any) -> Claimed:
     packed = pack_definition(define(**fields))
-    return Claimed(f"acme:nightly:{SLOT}", "acme", "nightly", SLOT, attempts or [], packed, 1, "t")
+    return Claimed(f"acme:nightly:{SLOT}", "acme", "nightly", SLOT, attempts or [], packed, 0, "t")
 
 
 async def send(transport: Transport, attempts: list[Attempt] | None = None, **fields: Any) -> Ended:
@@ -383,3 +385,181 @@ async def test_a_name_that_fails_is_asked_once_for_all_who_wait(transport: Trans
         patch.setattr(socket, "getaddrinfo", count)
         await asyncio.gather(*(send(transport, url="http://twenty.invalid/") for _ in range(20)))
     assert asked == ["twenty.invalid"]
+
+
+async def test_variables_are_filled_in_everywhere(transport: Transport) -> None:
+    async with Target().running() as target:
+        before = Attempt(NOW, 5, 500, "status", "", "", "w")
+        await send(
+            transport,
+            [before],
+            name="Prüfung",
+            timezone="Europe/Berlin",
+            url=f"{target.url}/{{{{trigger}}}}?at={{{{scheduled_at.local}}}}",
+            headers={"X-Run": "{{workspace}} {{attempt}} {{trigger.name}}", "X-Braces": "{{{{x}}"},
+            payload=b'{"{{attempt}}":"{{trigger.name}} {{started_at.unix_ms}}","n":1}',
+        )
+        request = only(target)
+        assert request.path == "/nightly?at=2026-09-21T16%3A14%3A00.000%2B02%3A00"
+        assert request.headers["x-run"] == "acme 2 Pr%C3%BCfung"
+        assert request.headers["x-braces"] == "{{x}}"
+        assert json.loads(request.body) == {"2": f"Prüfung {NOW}", "n": 1}
+        assert request.headers["content-length"] == str(len(request.body))
+        assert request.headers["content-type"] == "application/json"
+        assert request.headers["webhook-id"] == f"acme:nightly:{SLOT}"
+
+
+async def test_variables_are_filled_in_for_each_attempt_anew(transport: Transport) -> None:
+    async with Target().running() as target:
+        one = claimed(url=f"{target.url}/?{{{{started_at.unix}}}}", payload=b'"at {{started_at.unix}}"')
+        for second in range(3):
+            await delivery.attempt(transport, one, NOW + 1000 * second, "w")
+        times = [f"{NOW // 1000 + second}" for second in range(3)]
+        assert [request.path for request in target.received] == [f"/?{time}" for time in times]
+        assert [request.body.decode() for request in target.received] == [f"at {time}" for time in times]
+
+
+async def test_a_get_with_variables_sends_no_body(transport: Transport) -> None:
+    async with Target().running() as target:
+        await send(
+            transport, url=f"{target.url}/{{{{attempt}}}}", method="GET", payload=b'{"a":"{{attempt}}"}'
+        )
+        assert (only(target).path, only(target).body) == ("/1", b"")
+        assert "content-length" not in only(target).headers
+
+
+@pytest.mark.parametrize(
+    ("schedule", "anchor", "previous"),
+    [
+        ({}, 0, "2026-09-21T14:13:00.000Z"),
+        ({"cron": "", "interval": 90}, SLOT - 270_000, "2026-09-21T14:12:30.000Z"),
+        ({"cron": "", "interval": 90}, SLOT - 90_000, ""),
+        ({"starts_at": SLOT}, 0, ""),
+    ],
+)
+async def test_the_slot_before_is_the_schedules(
+    transport: Transport, schedule: dict[str, Any], anchor: int, previous: str
+) -> None:
+    async with Target().running() as target:
+        one = claimed(url=target.url, headers={"X-Previous": "[{{previous_at}}]"}, **schedule)
+        await delivery.attempt(transport, structs.replace(one, anchor=anchor), NOW, "w")
+        assert only(target).headers["x-previous"] == f"[{previous}]"
+
+
+@pytest.mark.parametrize(
+    ("code", "fields", "what"),
+    [
+        (302, {"success_codes": ("3xx",)}, "succeeded"),
+        (404, {"success_codes": ("2xx", "404")}, "succeeded"),
+        (204, {"success_codes": ("200",)}, "failed"),
+        (503, {"success_codes": ("500-599",), "retry_on": ("5xx",)}, "succeeded"),
+        (418, {"retry_on": ("400-499",)}, "retry"),
+        (500, {"retry_on": ("503", "timeout")}, "failed"),
+    ],
+)
+async def test_a_trigger_says_what_succeeds_and_what_is_retried(
+    transport: Transport, code: int, fields: dict[str, Any], what: str
+) -> None:
+    answer = status(code) if code != 204 else b"HTTP/1.1 204 X\r\n\r\n"
+    async with Target(answer).running() as target:
+        assert (await send(transport, url=target.url, **fields)).what == what
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (b"retry-after: 120\r\n", 120),
+        (b"Retry-After: Mon, 21 Sep 2026 14:16:00 GMT\r\nDate: Mon, 21 Sep 2026 14:15:00 GMT\r\n", 60),
+        (b"Retry-After: later\r\n", 1),
+        (b"Retry-After: %s\r\n" % (b"9" * 5000), 3600),
+    ],
+)
+async def test_a_targets_retry_after_is_honoured(transport: Transport, header: bytes, seconds: int) -> None:
+    async with Target(status(429, header)).running() as target:
+        ended = await send(transport, url=target.url)
+        assert (ended.what, ended.delay_ms) == ("retry", seconds * 1000)
+
+
+async def test_a_retry_after_date_is_held_against_redis_clock_without_a_date(transport: Transport) -> None:
+    async with Target(status(503, b"Retry-After: Mon, 21 Sep 2026 14:15:00 GMT\r\n")).running() as target:
+        ended = await send(transport, url=target.url)
+        assert ended.attempt is not None
+        assert ended.delay_ms == SLOT + 60_000 - NOW - ended.attempt.duration
+
+
+async def test_a_410_disables_where_the_trigger_says_so(transport: Transport) -> None:
+    async with Target(status(410)).running() as target:
+        ended = await send(transport, url=target.url, disable_on_gone=True)
+        assert (ended.what, ended.gone) == ("failed", True)
+        assert (await send(transport, url=target.url)).gone is False
+
+
+ONCE: dict[str, Any] = {"delivery": "at_most_once", "max_retries": 9}
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (writes(), "unknown_outcome"),
+        (writes(b"SSH-2.0-OpenSSH_9\r\n"), "unknown_outcome"),
+        (writes(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc"), "unknown_outcome"),
+        (writes(b"HTTP/1.1 200 OK\r\n", pause=30), "unknown_outcome"),
+        (status(503, b"retry-after: 1\r\n"), "status"),
+        (status(404), "status"),
+    ],
+    ids=["close", "not-http", "cut", "hang", "503", "404"],
+)
+async def test_at_most_once_never_sends_again_what_may_have_arrived(
+    transport: Transport, answer: Any, kind: str
+) -> None:
+    async with Target(answer).running() as target:
+        ended = await send(transport, url=target.url, timeout_seconds=0.5, **ONCE)
+        assert ended.what == "failed"
+        assert ended.attempt is not None
+        assert ended.attempt.kind == kind
+        assert ended.attempt.message
+        assert ended.definition == claimed(url=target.url, timeout_seconds=0.5, **ONCE).definition
+
+
+async def test_at_most_once_tries_again_what_never_left(transport: Transport) -> None:
+    for url, kind in (("http://127.0.0.1:1/", "connect"), ("http://does-not-exist.invalid/", "dns")):
+        ended = await send(transport, url=url, **ONCE)
+        assert ended.what == "retry"
+        assert ended.attempt is not None
+        assert ended.attempt.kind == kind
+
+
+async def test_a_timeout_before_there_is_a_connection_sent_nothing(transport: Transport) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
+        port = silent.getsockname()[1]
+        # A TLS handshake that nobody answers: connected, and not a byte of the request sent.
+        ended = await send(transport, url=f"https://127.0.0.1:{port}/", timeout_seconds=0.3, **ONCE)
+    assert ended.what == "retry"
+    assert ended.attempt is not None
+    assert ended.attempt.kind == "timeout"
+
+
+async def test_at_most_once_is_failed_by_bad_tls_and_the_outcome_is_known(
+    transport: Transport, tmp_path: Path
+) -> None:
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0, ssl=self_signed(tmp_path))
+    port = server.sockets[0].getsockname()[1]
+    ended = await send(transport, url=f"https://127.0.0.1:{port}/", **ONCE)
+    server.close()
+    assert ended.what == "failed"
+    assert ended.attempt is not None
+    assert ended.attempt.kind == "tls"
+
+
+def test_what_a_stopping_worker_cut_off_is_sent_again_unless_at_most_once() -> None:
+    again = delivery.interrupted(claimed(), NOW, NOW + 70, "w")
+    assert (again.what, again.delay_ms) == ("retry", 0)
+    never = delivery.interrupted(claimed(**ONCE), NOW, NOW + 70, "w")
+    assert (never.what, never.definition) == ("failed", claimed(**ONCE).definition)
+    for ended, kind in ((again, "worker_lost"), (never, "unknown_outcome")):
+        assert ended.attempt is not None
+        assert (ended.attempt.kind, ended.attempt.started, ended.attempt.duration) == (kind, NOW, 70)
+        assert "stopped" in ended.attempt.message

@@ -15,28 +15,16 @@ from app.store.shard import script_source
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "app/store/lua").glob("[!_]*.lua"))
 
-# Who may import whom; what is not named here may be imported by all above it.
-LAYERS = [
+# Who may import whom: what stands lower in the list may import what stands above it. What lies in app/ and is
+# not named is pure: no I/O.
+NAMED = [
     {"app.clock", "app.errors"},
-    {
-        "app.config",
-        "app.cursors",
-        "app.inputs",
-        "app.keys",
-        "app.logs",
-        "app.masking",
-        "app.models",
-        "app.outcomes",
-        "app.plan",
-        "app.schedule",
-        "app.urls",
-        "app.validation",
-        "app.variables",
-    },
     {"app.store"},
     {"app.api", "app.dev", "workers"},
     {"app.main", "app.__main__"},
 ]
+PURE = {f"app.{path.stem}" for path in (ROOT / "app").iterdir()} - {"app.__init__"} - set().union(*NAMED)
+LAYERS = [NAMED[0], PURE, *NAMED[1:]]
 
 
 def layer_of(module: str) -> tuple[int, str] | None:

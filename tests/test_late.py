@@ -1,4 +1,4 @@
-"""Slots that are found late: sent, caught up or missed, by the trigger's choice, and never before live ones."""
+"""Slots that are found late: sent, caught up or missed, as their trigger says, and never before live ones."""
 
 from __future__ import annotations
 

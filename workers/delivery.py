@@ -10,9 +10,10 @@ from functools import lru_cache
 import msgspec
 from msgspec import Struct
 
-from app import __version__, schedule, variables
+from app import __version__, variables
 from app.clock import rfc3339
 from app.models import BODYLESS, Attempt, Definition, FailureKind, unpack_definition
+from app.schedule import schedule_of
 from app.store.queue import Claimed, Ended
 from app.urls import Origin, parse_target
 from app.variables import Moment, Named, Template
@@ -117,12 +118,11 @@ async def attempt(
     started_ms: int,
     worker: str,
     may_send: Callable[[], bool] = lambda: True,
-    anchor_ms: int = 0,
 ) -> Ended:
     """Send an execution's request once; what goes wrong becomes part of the outcome.
 
-    ``started_ms`` is the time by Redis's clock, ``anchor_ms`` what the trigger's interval counts from. Raises
-    nothing but ``CancelledError``, and :class:`NotSent` when ``may_send`` forbade it at the last moment.
+    ``started_ms`` is the time by Redis's clock. Raises nothing but ``CancelledError``, and :class:`NotSent`
+    when ``may_send`` forbade it at the last moment.
     """
     begun = time.monotonic()
     status, kind, message, snippet = 0, "", "", ""
@@ -137,7 +137,7 @@ async def attempt(
 
     try:
         prepared = prepare(execution.definition)
-        request = build_request(prepared, execution, started_ms, anchor_ms)
+        request = build_request(prepared, execution, started_ms)
         async with asyncio.timeout(prepared.timeout):
             answer = await transport.send(prepared.origin, request, may_begin)
         status, headers = answer.status, answer.headers
@@ -163,26 +163,15 @@ async def attempt(
 def interrupted(execution: Claimed, started_ms: int, now_ms: int, worker: str) -> Ended:
     """The outcome of a request that was cut off because its worker stops. Times are by Redis's clock."""
     message = "the worker stopped before the answer came; whether the request arrived is unknown"
-    made = _cut_off(FailureKind.WORKER_LOST, message, started_ms, now_ms, worker)
+    made = Attempt(started_ms, max(0, now_ms - started_ms), 0, FailureKind.WORKER_LOST, message, "", worker)
     return retries.interrupted(execution, prepare(execution.definition).policy, made)
 
 
-def aborted(execution: Claimed, started_ms: int, now_ms: int, worker: str) -> Ended:
-    """The outcome of a request that was cut off on purpose: its execution ends as cancelled."""
-    message = "cancelled while it ran; whether the request arrived is unknown"
-    made = _cut_off(FailureKind.CANCELLED, message, started_ms, now_ms, worker)
-    return Ended(execution.id, execution.token, "cancelled", 0, made)
-
-
-def _cut_off(kind: FailureKind, message: str, started_ms: int, now_ms: int, worker: str) -> Attempt:
-    return Attempt(started_ms, max(0, now_ms - started_ms), 0, str(kind), message, "", worker)
-
-
-def build_request(prepared: Prepared, execution: Claimed, now_ms: int, anchor_ms: int = 0) -> bytes:
+def build_request(prepared: Prepared, execution: Claimed, now_ms: int) -> bytes:
     """The request of one attempt, as it goes over the wire."""
     head, body = prepared.head, prepared.body
     if prepared.templates is not None:
-        head, body = prepared.templates.render(_moment(execution, now_ms, anchor_ms))
+        head, body = prepared.templates.render(_moment(execution, now_ms))
     changing = (
         f"webhook-id: {execution.id}\r\n"
         f"webhook-timestamp: {now_ms // 1000}\r\n"
@@ -192,7 +181,7 @@ def build_request(prepared: Prepared, execution: Claimed, now_ms: int, anchor_ms
     return b"".join((head, changing.encode("ascii"), body))
 
 
-def _moment(execution: Claimed, now_ms: int, anchor_ms: int) -> Moment:
+def _moment(execution: Claimed, now_ms: int) -> Moment:
     return Moment(
         execution=execution.id,
         workspace=execution.workspace,
@@ -200,13 +189,12 @@ def _moment(execution: Claimed, now_ms: int, anchor_ms: int) -> Moment:
         attempt=len(execution.attempts) + 1,
         scheduled_at=execution.slot,
         started_at=now_ms,
-        previous=lambda: previous_slot(execution, anchor_ms),
+        previous=lambda: previous_slot(execution),
     )
 
 
-def previous_slot(execution: Claimed, anchor_ms: int) -> int | None:
-    """The slot of the schedule before an execution's, None for the first; ``anchor_ms`` as in ``attempt``."""
+def previous_slot(execution: Claimed) -> int | None:
+    """The slot of the schedule before an execution's, None for the first."""
     definition = unpack_definition(execution.definition)
-    its = schedule.schedule_of(definition, execution.workspace, execution.trigger, anchor_ms)  # type: ignore[attr-defined]
-    found: int | None = its.previous(execution.slot)
-    return found
+    its = schedule_of(definition, execution.workspace, execution.trigger, execution.anchor)
+    return its.previous(execution.slot)

@@ -14,11 +14,11 @@ from app.api.trigger_inputs import TRIGGERS_PATH, Condition, Confirm, Idempotenc
 from app.api.trigger_sets import CHANGE_ERRORS
 from app.api.trigger_shapes import ETAG, Revision, etag
 from app.errors import ConfirmationRequired, Fault, IdempotencyConflict, InvalidRequest
-from app.inputs import MOST_TAGS, Tag
 from app.keys import split_execution_id
 from app.models import Definition, Trigger
 from app.store import Shard, catalog, holds, orders, revisions
 from app.store import triggers as store
+from app.trigger_fields import MOST_TAGS, Tag
 
 noun = Noun("triggers", "", TRIGGERS_PATH)
 
@@ -193,7 +193,7 @@ async def _run(
 async def _edit(
     shard: Shard, workspace: str, action: Action, ids: Sequence[str], headers: BulkHeaders, confirmed: bool
 ) -> dict[str, str]:
-    """Delete, enable or disable triggers; returns what became of each. The condition is for the first step."""
+    """Delete, enable or disable triggers; returns what became of each. The condition is for the first."""
 
     def change(current: Mapping[str, Definition | None]) -> Mapping[str, Definition | None]:
         there = {id_: one for id_, one in current.items() if one is not None}

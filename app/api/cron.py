@@ -6,17 +6,19 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Annotated
-from zoneinfo import available_timezones
 
 import msgspec
 from msgspec import Meta
 
-from app.api.fields import Answer, about
+from app.api.fields import Answer, TriggerId, WorkspaceId, about
 from app.api.operations import Noun
 from app.clock import to_ms
 from app.errors import InvalidSchedule
-from app.formats import Moment, Zone
-from app.schedule import load_zone, parse
+from app.formats import Cron, Moment, Zone
+from app.models import Definition
+from app.presets import PRESETS, describe
+from app.schedule import schedule_of
+from app.zones import load_zone, zone_names
 
 noun = Noun("schedules", "Questions about schedules that need no workspace.", "/api")
 
@@ -33,6 +35,8 @@ class ValidateQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Annotated[datetime, Meta(tz=True, description="Runs after this moment; now, if left out.")] | None
     ) = None
     count: Annotated[int, Meta(ge=1, le=100, description="How many runs to show.")] = 5
+    workspace: Annotated[WorkspaceId, about("What `H` is spread by, with the trigger.")] = "example"
+    trigger: Annotated[TriggerId, about("What `H` is spread by, with the workspace.")] = "example"
 
 
 class ScheduleFault(Answer, frozen=True, kw_only=True):
@@ -47,7 +51,24 @@ class Validation(Answer, frozen=True, kw_only=True):
 
     valid: bool
     error: Annotated[ScheduleFault | None, about("Null when it is valid.")]
+    description: Annotated[str | None, about("The expression in words; null when it is not valid.")]
     next_runs: Annotated[list[Moment], about("The next runs, with the zone's offset; fewer where it ends.")]
+
+
+class ShownPreset(Answer, frozen=True, kw_only=True):
+    """An expression that people often need."""
+
+    name: Annotated[str, about("Stable: for programs, and to look one up.")]
+    expression: Cron
+    description: str
+    group: Annotated[str, about("The heading to show it under.")]
+
+
+class PresetList(Answer, frozen=True, kw_only=True):
+    """Expressions by name."""
+
+    count: int
+    presets: list[ShownPreset]
 
 
 class ZonesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,15 +102,28 @@ async def validate_cron(query: ValidateQuery) -> Validation:
     except InvalidSchedule as error:
         return _invalid("timezone", error)
     try:
-        cron = parse(query.expression)
+        description = describe(query.expression)
     except InvalidSchedule as error:
         return _invalid("expression", error)
     after = datetime.now(UTC) if query.after is None else query.after
     slots = []
     if after < _LAST:  # the rarest dates are decades apart: a hundred of them take a while
-        start = to_ms(max(after, _EPOCH))
-        slots = await asyncio.to_thread(cron.slots, query.timezone, start, query.count)
-    return Validation(valid=True, error=None, next_runs=[_local(slot, query.timezone) for slot in slots])
+        definition = Definition(cron=query.expression, timezone=query.timezone, url="", method="GET")
+        schedule = schedule_of(definition, query.workspace, query.trigger, 0)
+        slots = await asyncio.to_thread(schedule.slots, to_ms(max(after, _EPOCH)), query.count)
+    return Validation(
+        valid=True,
+        error=None,
+        description=description,
+        next_runs=[_local(slot, query.timezone) for slot in slots],
+    )
+
+
+@noun.operation("GET", "/cron/presets")
+async def list_presets() -> PresetList:
+    """Expressions to choose from by name."""
+    presets = [ShownPreset(**msgspec.structs.asdict(preset)) for preset in PRESETS]
+    return PresetList(count=len(presets), presets=presets)
 
 
 @noun.operation("GET", "/timezones")
@@ -99,14 +133,16 @@ async def list_timezones(query: ZonesQuery) -> ZoneList:
     now = int(time.time()) * 1000
     zones = [
         ShownZone(name=name, offset=_offset(_local(now, name)))
-        for name in sorted(available_timezones())
+        for name in sorted(zone_names())
         if wanted in name.casefold() and name != "localtime"  # the server's own, under no lasting name
     ]
     return ZoneList(count=len(zones), timezones=zones)
 
 
 def _invalid(field: str, error: InvalidSchedule) -> Validation:
-    return Validation(valid=False, error=ScheduleFault(field=field, message=str(error)), next_runs=[])
+    return Validation(
+        valid=False, error=ScheduleFault(field=field, message=str(error)), description=None, next_runs=[]
+    )
 
 
 def _local(ms: int, zone: str) -> str:

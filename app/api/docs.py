@@ -32,6 +32,8 @@ _BOUNDS = {
     "default": "default {}",
 }
 
+_UNSAID = (("default", ""), ("minLength", 1), ("minItems", 1))
+
 
 def page_of(document: JSON) -> str:
     """The whole page."""
@@ -43,6 +45,8 @@ class _Page:
         self._document = document
         self._schemas: JSON = document["components"]["schemas"]
         self._responses: JSON = document["components"]["responses"]
+        bodies = (one.get("requestBody") for item in document["paths"].values() for one in item.values())
+        self._inputs = self._reached(bodies)
 
     def html(self) -> str:
         info = self._document["info"]
@@ -61,6 +65,20 @@ class _Page:
             f"{''.join(self._tag(tag) for tag in self._document['tags'])}"
             f"{self._types()}</main>\n</body>\n</html>\n"
         )
+
+    def _reached(self, roots: Iterable[Any]) -> set[str]:
+        """The named types that something is made of."""
+        waiting, names = list(roots), set()
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, dict):
+                if "$ref" in part and _name(part) not in names:
+                    names.add(_name(part))
+                    waiting.append(self._schemas[_name(part)])
+                waiting += part.values()
+            elif isinstance(part, list):
+                waiting += part
+        return names
 
     def _operations(self, tag: str) -> Iterator[tuple[str, str, JSON]]:
         """Path, method and operation."""
@@ -161,9 +179,10 @@ class _Page:
         if "properties" not in schema:
             return f"{head}<p>{self._type(schema)}{_limits(schema)}</p></article>\n"
         required = schema.get("required", ())
+        mark = _needed if name in self._inputs else _always
         rows = (
             (
-                f"<code>{escape(field)}</code>{_needed(field in required)}",
+                f"<code>{escape(field)}</code>{mark(field in required)}",
                 self._type(one) + _limits(one),
                 _inline(one.get("description", "")),
             )
@@ -246,22 +265,30 @@ def _method(method: str) -> str:
 
 
 def _path(path: str) -> str:
-    return re.sub(r"(\{\w+\})", r"<em>\1</em>", escape(path)).replace("/", "/<wbr>")
+    return re.sub(r"(\{\w+\})", r"<em>\1</em>", escape(path).replace("/", "/<wbr>"))
 
 
 def _needed(required: bool) -> str:
     return ' <span class="needed">required</span>' if required else ""
 
 
+def _always(sent: bool) -> str:
+    return "" if sent else ' <span class="needed">sometimes</span>'
+
+
 def _limits(schema: JSON) -> str:
-    said = [
-        words.format(escape(json.dumps(schema[name], ensure_ascii=False)))
-        for name, words in _BOUNDS.items()
-        if schema.get(name) is not None and not (name == "default" and schema[name] == "")
-    ]
-    if "pattern" in schema:
-        said.append(f"<code>{escape(schema['pattern'])}</code>")
+    said = list(_said(schema))
     return f'<p class="small">{", ".join(said)}</p>' if said else ""
+
+
+def _said(schema: JSON) -> Iterator[str]:
+    for option in schema.get("anyOf", ()):
+        yield from _said(option)
+    for name, words in _BOUNDS.items():
+        if schema.get(name) is not None and (name, schema[name]) not in _UNSAID:
+            yield words.format(escape(json.dumps(schema[name], ensure_ascii=False)))
+    if "pattern" in schema:
+        yield f"<code>{escape(schema['pattern'])}</code>"
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -18,7 +18,7 @@ from app.store import executions as store
 
 noun = Noun("executions", "What became of the slots.", "/api/workspaces/{workspace_id}/executions")
 
-ExecutionId = Annotated[str, about("The execution's id.", examples=["acme:nightly-report:1790000000000"])]
+ExecutionId = Annotated[str, about("The execution's id.", examples=["acme:nightly-report:1790000040000"])]
 Status = Annotated[int | None, about("The target's answer; null when there was none.")]
 
 
@@ -118,7 +118,7 @@ async def get_execution(
     shard: Shard,
     workspace_id: WorkspaceId,
     execution_id: Annotated[
-        str, about("The execution's id.", examples=["acme:nightly-report:1790000000000"])
+        str, about("The execution's id.", examples=["acme:nightly-report:1790000040000"])
     ],
 ) -> ExecutionAnswer:
     """One execution with every attempt."""

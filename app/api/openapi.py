@@ -73,9 +73,10 @@ class _Schemas:
         lifted: set[type[msgspec.Struct]] = set()  # their fields stand as parameters
         for operation in operations:
             answers.update(operation.answers)
-            lifted.add(operation.query)
-            lifted.update({operation.headers} if operation.headers else ())
-            inputs.update(operation.in_path.values(), {operation.body} if operation.body else ())
+            lifted.add(operation.query.struct)
+            lifted.update({operation.headers.struct} if operation.headers else ())
+            inputs.update(field.hint for field in operation.in_path.values())
+            inputs.update({operation.body} if operation.body else ())
         types = [*answers, *inputs, *lifted]
         template = _REF.format("schemas", "{name}")
         refs, components = msgspec.json.schema_components(types, ref_template=template)
@@ -144,6 +145,8 @@ def _tidy(schema: Any) -> None:
         return
     if isinstance(schema.get("pattern"), str):
         schema["pattern"] = schema["pattern"].removesuffix("\\Z").removesuffix("$") + "$"
+    if isinstance(schema.get("anyOf"), list):
+        _lift(schema)
     if schema.get("required") == []:
         del schema["required"]
     if isinstance(schema.get("title"), str):
@@ -156,14 +159,27 @@ def _tidy(schema: Any) -> None:
         _tidy(one)
 
 
+def _lift(schema: JSON) -> None:
+    """What the alternatives of a field say about it is said of the field."""
+    told = [one.pop("description") for one in schema["anyOf"] if "description" in one]
+    if told:
+        schema.setdefault("description", " Or: ".join(told))
+    examples = [example for one in schema["anyOf"] for example in one.pop("examples", ())]
+    if examples:
+        schema.setdefault("examples", examples)
+
+
 def _operation(operation: Operation, schemas: _Schemas, responses: JSON) -> JSON:
     shown: JSON = {"tags": [operation.tag], "operationId": operation.name, "summary": operation.summary}
     if operation.description:
         shown["description"] = operation.description
     parameters = [
-        *(_parameter("path", name, schemas.of(hint), True) for name, hint in operation.in_path.items()),
-        *_parameters("query", operation.query, schemas),
-        *(_parameters("header", operation.headers, schemas) if operation.headers else ()),
+        *(
+            _parameter("path", name, schemas.of(field.hint), True)
+            for name, field in operation.in_path.items()
+        ),
+        *_parameters("query", operation.query.struct, schemas),
+        *(_parameters("header", operation.headers.struct, schemas) if operation.headers else ()),
     ]
     if parameters:
         shown["parameters"] = parameters
@@ -192,8 +208,6 @@ def _parameter(where: str, name: str, schema: JSON, required: bool) -> JSON:
     options = [one for one in schema.pop("anyOf", ()) if one != {"type": "null"}]
     if len(options) == 1:
         schema = {**options[0], **schema}
-        described = schema.pop("description", None)
-        shown |= {} if described is None else {"description": shown.get("description", described)}
     if schema.get("default", UNSET) is None:
         del schema["default"]
     if schema.get("type") == "array":  # its items are separated by commas

@@ -18,15 +18,16 @@ The handler's parameters say what it takes:
 * ``shard``: the store; only an operation that takes it can answer 503
 * ``call``: the rest of the request, and the answer's status and headers
 
-The annotated type of what it returns is the answer; a union names answers to choose from. Whatever is wrong with path, query and headers is told at
-once, and unknown query parameters are refused: a misspelt ``?dry_run`` must not replace anything.
+The annotated type of what it returns is the answer; a union names answers to choose from.
+Whatever is wrong with path, query and headers is told at once, and unknown query parameters are refused: a
+misspelt ``?dry_run`` must not replace anything.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -72,31 +73,16 @@ class Operation:
     description: str
     handler: Callable[..., Awaitable[msgspec.Struct]]
     takes: frozenset[str]
-    in_path: Mapping[str, Any]  # name → type
-    query: type[msgspec.Struct]
-    headers: type[msgspec.Struct] | None
+    in_path: Mapping[str, Field]
+    query: Fields
+    headers: Fields | None
     body: type[msgspec.Struct] | None
     body_required: bool
-    body_raw: bool
+    body_reader: Body | None  # None: the handler parses it itself
     answers: tuple[type[msgspec.Struct], ...]
     statuses: tuple[int, ...]  # the usual one first
     answer_headers: Mapping[str, str]  # name → description
     errors: tuple[type[ApiError], ...]
-
-    _path: Mapping[str, Field] = field(init=False, repr=False)
-    _query: Fields = field(init=False, repr=False)
-    _headers: Fields | None = field(init=False, repr=False)
-    _body: Body | None = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        readers = {
-            "_path": {name: Field(name, hint) for name, hint in self.in_path.items()},
-            "_query": Fields(self.query, text=True),
-            "_headers": Fields(self.headers, text=True, kebab=True) if self.headers else None,
-            "_body": Body(self.body) if self.body and not self.body_raw else None,
-        }
-        for name, reader in readers.items():
-            object.__setattr__(self, name, reader)
 
     async def answer_to(self, request: Request) -> Response:
         """Read the request, let the handler do it, encode the answer; raises :class:`ApiError`."""
@@ -113,25 +99,25 @@ class Operation:
 
     def _read_parameters(self, request: Request) -> dict[str, Any]:
         faults: list[Fault] = []
-        given = {name: reader.read(request.path_params[name], faults) for name, reader in self._path.items()}
-        query = self._query.read(request.query_params.multi_items(), faults, "parameter")
+        given = {name: one.read(request.path_params[name], faults) for name, one in self.in_path.items()}
+        query = self.query.read(request.query_params.multi_items(), faults, "parameter")
         headers = {}
-        if self._headers is not None:
-            known = [(name, value) for name, value in request.headers.items() if name in self._headers.names]
-            headers = self._headers.read(known, faults, "header")
+        if self.headers is not None:
+            known = [(name, value) for name, value in request.headers.items() if name in self.headers.names]
+            headers = self.headers.read(known, faults, "header")
         if faults:
             raise InvalidRequest("The request is not valid; nothing was done.", faults)
         if "query" in self.takes:
-            given["query"] = self.query(**query)
+            given["query"] = self.query.struct(**query)
         if self.headers is not None:
-            given["headers"] = self.headers(**headers)
+            given["headers"] = self.headers.struct(**headers)
         return given
 
     async def _read_body(self, request: Request) -> Any:
         body = await _bounded(request, request.app.state.shard.settings.max_body_bytes)
         if not body and not self.body_required:
             return None
-        return body if self._body is None else self._body.read(body)
+        return body if self.body_reader is None else self.body_reader.read(body)
 
 
 class Noun:
@@ -194,14 +180,15 @@ def _declared(handler: Callable[..., Any], path: str, body: type[msgspec.Struct]
     raw = kinds == [bytes]
     if raw != (body is not None):
         raise TypeError(f"{handler.__name__}: a body of bytes goes with operation(body=…), and only that")
+    shape = body if raw else next(iter(kinds), None)
     return {
         "takes": frozenset(hints),
-        "in_path": in_path,
-        "query": hints.get("query", NoQuery),
-        "headers": hints.get("headers"),
-        "body": body if raw else next(iter(kinds), None),
+        "in_path": {name: Field(name, hint) for name, hint in in_path.items()},
+        "query": Fields(hints.get("query", NoQuery), text=True),
+        "headers": Fields(hints["headers"], text=True, kebab=True) if "headers" in hints else None,
+        "body": shape,
         "body_required": NoneType not in options,
-        "body_raw": raw,
+        "body_reader": None if raw or shape is None else Body(shape),
         "answers": get_args(answer) or (answer,),
     }
 
@@ -219,8 +206,8 @@ def _errors(declared: dict[str, Any], raised: tuple[type[ApiError], ...]) -> tup
 class _Resource:
     """All operations of a path, as an ASGI application.
 
-    ``beside`` are those of a path with a parameter where this one has a word, which ``values`` gives: that word
-    may be an id, too, and then it can be reached with the methods that the word itself does not take.
+    ``beside`` are those of a path with a parameter where this one has a word, which ``values`` gives: that
+    word may be an id, too, and then it can be reached with the methods that the word itself does not take.
     """
 
     def __init__(

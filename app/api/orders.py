@@ -17,12 +17,12 @@ from app.api.triggers import no_trigger
 from app.clock import from_ms, parse_moment, rfc3339, to_ms
 from app.errors import Fault, IdempotencyConflict, InvalidRequest, InvalidSchedule, NotFound
 from app.formats import Moment, Zone
-from app.inputs import Moment as MomentText
 from app.inputs import stored_payload
 from app.keys import assigned_time, execution_id
 from app.models import Definition, Pause, Standing, Trigger
 from app.schedule import Schedule, schedule_of
 from app.store import Shard, catalog, orders, workspaces
+from app.trigger_fields import Moment as MomentText
 from app.validation import payload_faults
 from app.zones import load_zone
 
@@ -161,8 +161,8 @@ async def backfill_trigger(
 ) -> BackfillAnswer:
     """Make an execution for every slot from one moment on, before another.
 
-    Slots in the future are the schedule's own business: the range is cut at the present. Executions wait until
-    nothing live is ready. More slots than `CRONSPACE_MAX_BACKFILL` are refused; `dry_run` only counts.
+    Slots in the future are the schedule's own business: the range is cut at the present. Executions wait
+    until nothing live is ready. More slots than `CRONSPACE_MAX_BACKFILL` are refused; `dry_run` only counts.
     """
     trigger = await _existing(shard, workspace_id, trigger_id)
     now = await shard.now_ms()
@@ -209,7 +209,8 @@ async def get_next_runs(
 ) -> NextRuns:
     """When a trigger runs next: its slots, and with jitter the times assigned to them.
 
-    What is paused, disabled or finished does not run: `state` and the pauses say so, `runs` shows the schedule.
+    What is paused, disabled or finished does not run: `state` and the pauses say so, and `runs` shows the
+    schedule.
     """
     trigger = await _existing(shard, workspace_id, trigger_id)
     workspace = await workspaces.get(shard, workspace_id)

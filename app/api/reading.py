@@ -35,7 +35,7 @@ class Field:
     def __init__(self, name: str, hint: Any, *, required: bool = True, text: bool = True) -> None:
         self.name = name
         self.required = required
-        self._hint = hint
+        self.hint = hint
         self._type = inspect.type_info(hint)
         self._text = text
 
@@ -50,7 +50,7 @@ class Field:
 
     def _convert(self, value: Any) -> Any:
         try:
-            return msgspec.convert(value, self._hint)
+            return msgspec.convert(value, self.hint)
         except msgspec.ValidationError as error:
             message, below = _said(error)
             raise _Refused((not below and _rule(self._type)) or message, below) from error
@@ -134,7 +134,7 @@ def _from_text(text: str, wanted: inspect.Type) -> Any:
         case inspect.BoolType() if text in _BOOLEANS:
             return _BOOLEANS[text]
         case inspect.EnumType() | inspect.LiteralType():
-            values = choices(wanted)
+            values = _choices(wanted)
             if text in values:
                 return text
             raise _Refused(f"{text!r} is not one of {', '.join(values)}")
@@ -158,8 +158,8 @@ def _plain(wanted: inspect.Type) -> inspect.Type:
             return wanted
 
 
-def choices(wanted: inspect.EnumType | inspect.LiteralType) -> tuple[str, ...]:
-    """The values of an enumeration, in the order in which they are declared."""
+def _choices(wanted: inspect.EnumType | inspect.LiteralType) -> tuple[str, ...]:
+    """The values of an enumeration."""
     if isinstance(wanted, inspect.EnumType):
         return tuple(str(one.value) for one in wanted.cls)
     return tuple(str(value) for value in wanted.values)
@@ -181,7 +181,7 @@ def _rule(wanted: inspect.Type) -> str | None:
         case inspect.BoolType():
             return "expected true or false"
         case inspect.DateTimeType():
-            return "expected a moment with its offset such as 2026-01-31T09:00:00Z (in a query, '+' is %2B)"
+            return "expected RFC 3339 with an offset, such as 2026-01-31T09:00:00Z; in a query, '+' is %2B"
     return None
 
 

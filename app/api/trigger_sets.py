@@ -15,7 +15,6 @@ from app.api.trigger_inputs import (
     Condition,
     Confirm,
     Planning,
-    defaults_of,
     read_defaults,
     unmask_set,
 )
@@ -40,11 +39,12 @@ from app.errors import (
     WorkspaceErasing,
 )
 from app.formats import Cursor
-from app.inputs import ReplaceInput, Tag
+from app.inputs import ReplaceInput
 from app.models import Changes, Definition, Standing, State, Trigger
 from app.plan import plan_replace
 from app.store import Shard, catalog, workspaces
 from app.store import triggers as store
+from app.trigger_fields import Tag
 from app.validation import parse_replace
 
 noun = Noun("triggers", "What to send and when: a workspace's set, and each trigger of it.", TRIGGERS_PATH)

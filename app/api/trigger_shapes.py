@@ -10,9 +10,10 @@ from msgspec import UNSET, Raw, UnsetType
 from app.api.fields import Answer, TriggerId, WorkspaceAnswer, about, moment
 from app.clock import rfc3339
 from app.formats import Moment
-from app.inputs import ANY_JSON, TriggerFields, shown
+from app.inputs import TriggerFields, shown
 from app.models import Changes, Definition, Method, Standing, State, Trigger
 from app.plan import DETAILED, FIRST_RUNS, LONGEST_VALUE, Change, FieldChange, Plan
+from app.trigger_fields import ANY_JSON
 
 Revision = Annotated[int, about("Counts the accepted versions of the set.", minimum=0)]
 JobId = Annotated[str, about("The workspace's id and the trigger's.")]
@@ -73,7 +74,7 @@ class ShownTrigger(TriggerFields, frozen=True, kw_only=True):
     runs: Annotated[int | None, about("Executions made, counted where `max_runs` is set.")]
     error: Annotated[str | None, about("Why its next slot can't be computed.")]
     last: Annotated[
-        ShownLast | None | UnsetType,
+        ShownLast | UnsetType | None,
         about("The slot that ended last; left out where a whole set is listed: ask for pages with `limit`."),
     ] = UNSET
 

@@ -29,7 +29,7 @@ class Found(Struct, frozen=True):
 
 
 class Soonest(Struct, frozen=True):
-    """A page of triggers by their next slot, and after which (slot, id) the next begins (None: there is none)."""
+    """A page of triggers by their next slot, and after which (slot, id) the next begins, if any does."""
 
     revision: int
     triggers: list[Trigger]
@@ -160,7 +160,7 @@ async def _rank_after(shard: Shard, due: str, place: tuple[int, str]) -> int:
         pipe.zrank(due, id_)
         pipe.zcount(due, "-inf", f"({slot}")
         score, rank, before = await pipe.execute()
-    return rank + 1 if score == slot else before
+    return int(rank) + 1 if score == slot else int(before)
 
 
 async def size(shard: Shard, workspace: str) -> int:

@@ -36,7 +36,7 @@ class Claim(Struct, frozen=True):
     executions: list[Claimed]
 
 
-What = Literal["succeeded", "failed", "cancelled", "retry", "release"]
+What = Literal["succeeded", "failed", "retry", "release"]
 
 
 class Ended(Struct, frozen=True):

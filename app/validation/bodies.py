@@ -15,9 +15,10 @@ from msgspec import UNSET, Raw, structs
 
 from app.config import Settings
 from app.errors import Fault, InvalidRequest
-from app.inputs import PRODUCT_DEFAULTS, Defaults, DstPolicy, ReplaceInput, TriggerInput, shown
+from app.inputs import PRODUCT_DEFAULTS, Defaults, ReplaceInput, TriggerInput, shown
 from app.masking import unmask_headers
 from app.models import Definition
+from app.trigger_fields import DstPolicy
 from app.validation.fields import CHECKS, REQUIRED, TYPES, kind, type_faults, unknown_field
 from app.validation.rules import OWNERS, SCHEDULES, rule_faults
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC
 from functools import lru_cache
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -17,13 +16,15 @@ import msgspec
 from msgspec import Meta
 
 from app import variables
-from app.clock import parse_interval, parse_moment
+from app.clock import parse_interval
+from app.cron import parse
 from app.errors import Fault, InvalidRequest, InvalidSchedule
-from app.inputs import MOST_CODES, MOST_TAGS, DstPolicy, Status, Tag, TriggerInput, stored_payload
+from app.inputs import TriggerInput, stored_payload
 from app.models import METHODS, Delivery, OverlapPolicy, RetryStrategy, is_id
 from app.outcomes import TARGET_KINDS, parse_statuses
-from app.schedule import load_zone, parse
+from app.trigger_fields import MOST_CODES, MOST_TAGS, DstPolicy, Status, Tag
 from app.urls import parse_target
+from app.zones import load_zone
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _FIELD_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?\Z")
@@ -167,13 +168,6 @@ def _check_interval(given: int | str) -> FieldFaults:
         yield "", str(error)
 
 
-def _check_moment(text: str) -> FieldFaults:
-    try:
-        parse_moment(text, UTC)
-    except ValueError as error:
-        yield "", str(error)
-
-
 def _check_timezone(zone: str) -> FieldFaults:
     try:
         load_zone(zone)
@@ -261,10 +255,7 @@ def _status_faults(item: int | str) -> Iterator[str]:
 CHECKS: dict[str, Callable[[Any], FieldFaults]] = {
     "cron": _check_cron,
     "interval": _check_interval,
-    "at": _check_moment,
     "timezone": _check_timezone,
-    "starts_at": _check_moment,
-    "ends_at": _check_moment,
     "url": _check_url,
     "headers": _check_headers,
     "payload": _check_payload,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from datetime import UTC, tzinfo
 from operator import attrgetter
 
 from app.clock import parse_moment
@@ -10,7 +11,7 @@ from app.errors import InvalidSchedule
 from app.inputs import Defaults, TriggerInput
 from app.models import Definition
 from app.outcomes import FIRST_DELAYS
-from app.schedule import load_zone
+from app.zones import load_zone
 
 SCHEDULES = ("cron", "interval", "at")
 
@@ -65,19 +66,27 @@ def rule_faults(
         and "catch_up_missed" not in bad
     ):
         yield "catch_up_window_seconds", "it goes with catch_up_missed only"
-    if trigger.starts_at is not None and trigger.ends_at is not None:
-        yield from _span_faults(trigger.starts_at, trigger.ends_at, trigger.timezone or defaults.timezone)
+    yield from _moment_faults(trigger, trigger.timezone or defaults.timezone)
     if trigger.retry_delay_seconds is not None or trigger.retry_max_delay_seconds is not None:
         yield from _delay_faults(trigger)
 
 
-def _span_faults(starts_at: str, ends_at: str, zone: str) -> Iterator[tuple[str, str]]:
+def _moment_faults(trigger: TriggerInput, zone: str) -> Iterator[tuple[str, str]]:
+    """What is wrong with moments: they are fields that only the zone gives a meaning."""
     try:
-        tz = load_zone(zone)
-        if parse_moment(ends_at, tz) < parse_moment(starts_at, tz):
-            yield "ends_at", "it lies before starts_at"
-    except (ValueError, InvalidSchedule):
-        return  # told where the field is checked by itself
+        tz: tzinfo = load_zone(zone)
+    except InvalidSchedule:
+        tz = UTC  # its own fault is told by itself
+    found = {}
+    for name in ("at", "starts_at", "ends_at"):
+        text = getattr(trigger, name)
+        if text is not None:
+            try:
+                found[name] = parse_moment(text, tz)
+            except ValueError as error:
+                yield name, str(error)
+    if {"starts_at", "ends_at"} <= found.keys() and found["ends_at"] < found["starts_at"]:
+        yield "ends_at", "it lies before starts_at"
 
 
 def _delay_faults(trigger: TriggerInput) -> Iterator[tuple[str, str]]:

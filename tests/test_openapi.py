@@ -1,0 +1,261 @@
+"""The API's document: valid, complete, and held against the running API by hand and by schemathesis."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema_rs
+import pytest
+import schemathesis
+import uvicorn
+from conftest import START, Clock, ShardFactory, eventually
+from helpers import claim_all, failed
+
+from app.api.openapi import document_of
+from app.config import Settings
+from app.formats import FORMATS
+from app.main import NOUNS, create_app
+from app.store import Shard, connect, queue, ticking
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parent.parent
+DOCUMENT = document_of(NOUNS)
+OPERATIONS = {
+    operation["operationId"]: (method.upper(), path, operation)
+    for path, item in DOCUMENT["paths"].items()
+    for method, operation in item.items()
+}
+ONE = {"id": "nightly-report", "cron": "* * * * *", "url": "http://127.0.0.1:9/x", "method": "POST"}
+PLACES = {"workspace_id": "acme", "trigger_id": "nightly-report", "execution_id": "acme:none:1"}
+
+
+@asynccontextmanager
+async def client_of(shard: Shard) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app(shard.settings, shard), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        yield client
+
+
+def parts_of(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a document."""
+    if isinstance(value, dict):
+        yield value
+        for one in value.values():
+            yield from parts_of(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from parts_of(one)
+
+
+def path_of(name: str) -> tuple[str, str]:
+    """The method and a filled-in URL with the required parameters of an operation."""
+    method, path, operation = OPERATIONS[name]
+    query = [
+        f"{one['name']}=1"
+        for one in operation.get("parameters", ())
+        if one["in"] == "query" and one["required"]
+    ]
+    return method, path.format(**PLACES) + "?" + "&".join(query)
+
+
+def test_the_document_is_valid_openapi() -> None:
+    schemathesis.openapi.from_dict(DOCUMENT).validate()
+    with pytest.raises(jsonschema_rs.ValidationError):
+        schemathesis.openapi.from_dict({**DOCUMENT, "info": {}}).validate()
+
+
+def test_every_reference_leads_somewhere() -> None:
+    for part in parts_of(DOCUMENT):
+        if "$ref" in part:
+            _, kind, name = part["$ref"].removeprefix("#/").split("/")
+            assert name in DOCUMENT["components"][kind]
+
+
+def test_every_operation_says_what_it_does_and_its_name_is_its_own() -> None:
+    declared = [operation for noun in NOUNS for operation in noun.operations]
+    assert len(OPERATIONS) == len(declared)
+    for _, _, operation in OPERATIONS.values():
+        assert operation["summary"]
+        assert all(one["description"] for one in operation.get("parameters", ()))
+
+
+def test_answers_are_closed_and_none_is_empty() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    waiting = [
+        one["schema"]
+        for _, _, operation in OPERATIONS.values()
+        for status, response in operation["responses"].items()
+        if status < "400"
+        for one in response["content"].values()
+    ]
+    waiting.append(schemas["Problem"])
+    seen: list[Any] = []
+    while waiting:
+        schema = waiting.pop()
+        if schema in seen:
+            continue
+        seen.append(schema)
+        assert set(schema) - {"description"}, schema
+        if "$ref" in schema:
+            waiting.append(schemas[schema["$ref"].rpartition("/")[2]])
+        if "properties" in schema:
+            assert schema["additionalProperties"] is False
+            assert schema["required"]
+        waiting += [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
+        waiting += [schema["items"]] if "items" in schema else []
+
+
+def test_formats_of_our_own_are_explained() -> None:
+    used = {part["format"] for part in parts_of(DOCUMENT) if isinstance(part.get("format"), str)}
+    assert used - {"date-time"} <= set(FORMATS)
+    assert all(f"`{name}`" in DOCUMENT["info"]["description"] for name in FORMATS)
+
+
+async def test_every_path_answers_options_head_and_405_with_the_methods_it_has(shard: Shard) -> None:
+    async with client_of(shard) as client:
+        for path, item in DOCUMENT["paths"].items():
+            url = path.format(**PLACES)
+            offered = await client.options(url)
+            assert offered.status_code == 204
+            methods = set(offered.headers["allow"].split(", "))
+            assert methods - {"HEAD", "OPTIONS"} == {method.upper() for method in item}
+            assert ("HEAD" in methods) == ("get" in item)
+            refused = await client.request("TRACE", url)
+            assert (refused.status_code, refused.json()["code"]) == (405, "method_not_allowed")
+            assert refused.headers["allow"] == offered.headers["allow"]
+
+
+async def test_head_has_the_length_of_get_and_no_body(shard: Shard) -> None:
+    async with client_of(shard) as client:
+        url = "/api/workspaces/acme/triggers"
+        got, head = await client.get(url), await client.head(url)
+    assert head.status_code == 200
+    assert head.content == b""
+    assert head.headers["content-length"] == str(len(got.content))
+
+
+# What every operation can answer follows from what it takes; the rest is provoked here, one by one.
+PROVOKED = {
+    ("get_execution", 404): "as it is",
+    ("replace_triggers", 409): "contended",
+    ("put_triggers", 409): "contended",
+    ("delete_triggers", 409): "contended",
+}
+
+
+class Contended(Shard):
+    """A shard on which somebody else replaces the set whenever we are about to."""
+
+    async def run(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "swap_triggers":
+            await self.redis.hset(self.keys.of(str(args[0]), "meta"), "serial", f"not {args[1]}")  # type: ignore[misc]
+        return await super().run(name, *args, **kwargs)
+
+
+def documented() -> list[tuple[str, int]]:
+    return [
+        (name, int(status))
+        for name, (_, _, operation) in OPERATIONS.items()
+        for status in operation["responses"]
+        if status >= "400"
+    ]
+
+
+def test_each_documented_error_has_its_request_here() -> None:
+    assert {(name, status) for name, status in documented() if status not in (400, 413, 503)} == set(PROVOKED)
+
+
+@pytest.mark.parametrize(("name", "status"), documented())
+async def test_every_documented_error_can_be_met(redis_url: str, name: str, status: int) -> None:
+    method, url = path_of(name)
+    settings = Settings(redis_url="unix:///nowhere" if status == 503 else redis_url, max_body_bytes=500)
+    kind = Contended if PROVOKED.get((name, status)) == "contended" else Shard
+    shard = kind(connect(settings), settings)
+    body = " " * 501 if status == 413 else None
+    if status == 400:
+        url += "&nonsense=1"
+    elif body is None and "requestBody" in OPERATIONS[name][2]:
+        body = '{"triggers": []}'
+    try:
+        async with client_of(shard) as client:
+            response = await client.request(method, url, content=body)
+    finally:
+        await shard.redis.aclose()
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    described = OPERATIONS[name][2]["responses"][str(status)]["$ref"].rpartition("/")[2]
+    schema = DOCUMENT["components"]["responses"][described]["content"]["application/problem+json"]["schema"]
+    jsonschema_rs.validate({**schema, "components": DOCUMENT["components"]}, response.json())
+
+
+async def test_schemathesis_finds_nothing(make_shard: ShardFactory, clock: Clock, tmp_path: Path) -> None:
+    """A real server and Redis, every check; the document's examples meet an execution that is there."""
+    shard = make_shard()
+    async with client_of(shard) as client:
+        await client.post("/api/workspaces/acme/triggers", json={"triggers": [ONE]})
+    clock.advance(60)
+    await ticking.fire_due(shard)
+    (execution,) = await claim_all(shard)
+    assert execution.id == f"acme:nightly-report:{START + 40_000}"
+    await queue.finish(shard, [failed(execution, clock.now)])
+    config = uvicorn.Config(create_app(shard.settings, shard), port=0, log_config=None)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    try:
+        await eventually(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        await run_schemathesis(f"http://127.0.0.1:{port}/openapi.json", tmp_path)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def run_schemathesis(url: str, folder: Path) -> None:
+    """Fail with its report unless it is content. It keeps what it found in ``folder``, to begin with that."""
+    options = ["--checks", "all", "--max-examples", "15", "--generation-deterministic", "--no-color"]
+    environment = os.environ | {
+        "SCHEMATHESIS_HOOKS": "schemathesis_hooks",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).parent / "schemathesis"),
+        "run",
+        url,
+        *options,
+        env=environment,
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        told, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, told.decode()
+    assert f"Tested: {len(OPERATIONS)}" in told.decode()
+
+
+async def test_the_page_is_one_file_whose_links_lead_somewhere(shard: Shard) -> None:
+    async with client_of(shard) as client:
+        response = await client.get("/docs")
+        served = (await client.get("/openapi.json")).json()
+    assert served == DOCUMENT
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    page = response.text
+    assert not re.search(r"<(script|link|img|iframe)|@import|url\(", page)
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
+    assert set(OPERATIONS) <= set(ids)
+    assert {f"type-{name}" for name in DOCUMENT["components"]["schemas"]} <= set(ids)
