@@ -14,6 +14,7 @@ FORMATS = {
     "cron": "a cron expression: 5 fields, 6 with the seconds first, or a preset such as `@daily`",
     "time-zone": "the name of an IANA time zone, such as `Europe/Berlin`",
     "http-url": "an absolute URL with the scheme `http` or `https`, without credentials",
+    "given-moment": "RFC 3339, or without an offset local time in the trigger's zone",
     "cursor": "what the page before gave as `next_cursor`; its form may change",
     "http-header-name": "a name that a trigger may set: not one that frames the message or that we set",
     "http-header-value": "printable ASCII without a space at either end",
@@ -24,5 +25,6 @@ Zone = Annotated[str, Meta(extra_json_schema={"format": "time-zone"})]
 HttpUrl = Annotated[str, Meta(extra_json_schema={"format": "http-url"})]
 HeaderName = Annotated[str, Meta(extra_json_schema={"format": "http-header-name"})]
 HeaderValue = Annotated[str, Meta(extra_json_schema={"format": "http-header-value"})]
+GivenMoment = Annotated[str, Meta(extra_json_schema={"format": "given-moment"})]
 Cursor = Annotated[str, Meta(extra_json_schema={"format": "cursor"})]
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]

@@ -27,8 +27,8 @@ _NEVER_BEGINS, _NEVER_ENDS = -sys.maxsize, sys.maxsize
 class Schedule:
     """The slots of a trigger, in ms since the epoch. Made by :func:`schedule_of`; never changed.
 
-    ``key`` is equal for schedules with the same slots (the reverse of "equal means same" does not hold: two
-    expressions can be written so differently that nobody sees it).
+    Schedules with equal ``key`` have the same slots, however they are written and whatever trigger has them.
+    Only what takes a calendar to see (that ``0 0 29-31 2 *`` is ``0 0 29 2 *``) does not show in it.
     """
 
     __slots__ = ("_first", "_last", "_slots", "key")
@@ -52,6 +52,8 @@ class Schedule:
             if slot > last or len(found) >= at_most or (slot > until_ms and len(found) >= count):
                 break
             found.append(slot)
+            if slot >= until_ms and len(found) >= count:
+                break  # before the next one is looked for: it can be years away
         return found
 
     def count(self, after_ms: int, until_ms: int) -> int:
@@ -101,7 +103,7 @@ def schedule_of(definition: Definition, workspace: str, trigger: str, anchor_ms:
     """The schedule of a trigger; raises :class:`app.errors.InvalidSchedule`.
 
     ``anchor_ms`` is the moment of its creation, from which an interval counts when there is no ``starts_at``.
-    Triggers with equal schedules get the same one.
+    Triggers with equal cron schedules share one.
     """
     starts_at, last = definition.starts_at, definition.ends_at or _NEVER_ENDS
     first = starts_at or _NEVER_BEGINS

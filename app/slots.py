@@ -56,7 +56,11 @@ class CronSlots:
                 yield (local - offset) * 1000
             else:
                 return
-            second = max(stretch.end, local - FAR)  # the wall clock shows nothing that matches before `local`
+            second = stretch.end
+            # The wall clock shows nothing new that matches before `local`: go there at once, unless clocks
+            # that are set back now show again what matched before.
+            if local - FAR > second and not cron.count(second + offset - FAR, second + offset):
+                second = local - FAR
 
     def backward(self, until: int) -> Iterator[int]:
         """The slots up to a moment, descending, to the beginning of the calendar."""
@@ -75,7 +79,9 @@ class CronSlots:
                 return
             if self.has_extra(stretch):
                 yield stretch.begin * 1000
-            second = min(stretch.begin - 1, local + FAR)
+            second = stretch.begin - 1
+            if local + FAR < second and not cron.count(second + offset, second + offset + FAR):
+                second = local + FAR
 
     def has(self, moment: int) -> bool:
         second, rest = divmod(moment, 1000)

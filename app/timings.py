@@ -6,6 +6,7 @@ least and most are exact. ``store/lua/_count.lua`` writes the packed form.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import Counter
 from collections.abc import Iterable
@@ -54,6 +55,22 @@ def unpack_timings(packed: bytes) -> Timings:
         lateness_most=late_most,
         durations=dict(_BUCKET.iter_unpack(packed[_HEAD.size + 1 : split])),
         latenesses=dict(_BUCKET.iter_unpack(packed[split:])),
+    )
+
+
+def timings_of(pairs: Iterable[tuple[int, int]]) -> Timings:
+    """Of executions one by one: duration and lateness of each, ms."""
+    both = list(pairs)
+    durations, latenesses = [one for one, _ in both], [late for _, late in both]
+    return Timings(
+        number=len(both),
+        duration_sum=float(sum(durations)),
+        duration_least=min(durations, default=0),
+        duration_most=max(durations, default=0),
+        lateness_sum=float(sum(latenesses)),
+        lateness_most=max(latenesses, default=0),
+        durations=dict(Counter(map(_bucket, durations))),
+        latenesses=dict(Counter(map(_bucket, latenesses))),
     )
 
 
@@ -110,6 +127,10 @@ def _spread(number: int, total: float, least: int, most: int, buckets: dict[int,
         p95=percentile(0.95),
         p99=percentile(0.99),
     )
+
+
+def _bucket(ms: int) -> int:
+    return 0 if ms < 1 else min(255, 1 + math.floor(math.log(ms) / math.log(_GROWTH)))
 
 
 def _middle(bucket: int) -> float:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Raw, Struct
 
+from app import formats
 from app.clock import INTERVAL_PATTERN, LONGEST_INTERVAL, MOMENT_PATTERN
 from app.models import Delivery, Id, Method, OverlapPolicy, RetryStrategy
 from app.outcomes import STATUS_PATTERN, TARGET_KINDS, USUAL_RETRIES
@@ -37,7 +38,7 @@ Enabled = Annotated[
     bool, Meta(description="Part of the definition; without it no slot is due. Default true.")
 ]
 CronText = Annotated[
-    str,
+    formats.Cron,
     Meta(
         description="Five fields, or six with the seconds first, or a preset such as `@daily`."
         " Exactly one of `cron`, `interval` and `at` is set.",
@@ -57,7 +58,7 @@ IntervalText = Annotated[
     ),
 ]
 Moment = Annotated[
-    str,
+    formats.GivenMoment,
     Meta(
         pattern=MOMENT_PATTERN,
         description="RFC 3339, or without an offset local time in the trigger's zone: one that the clock"
@@ -66,7 +67,7 @@ Moment = Annotated[
     ),
 ]
 Zone = Annotated[
-    str, Meta(description="IANA name. Default: the workspace's, or UTC.", examples=["Europe/Berlin"])
+    formats.Zone, Meta(description="IANA name. Default: the workspace's, or UTC.", examples=["Europe/Berlin"])
 ]
 MaxRuns = Annotated[
     int, Meta(ge=1, le=1_000_000_000, description="After so many slots the trigger is finished.")
@@ -83,7 +84,7 @@ StartDeadline = Annotated[
     ),
 ]
 Url = Annotated[
-    str,
+    formats.HttpUrl,
     Meta(
         min_length=1,
         max_length=8192,
@@ -93,7 +94,7 @@ Url = Annotated[
 ]
 Verb = Annotated[Method, Meta(description="`GET` and `DELETE` send no payload.")]
 Headers = Annotated[
-    dict[str, str],
+    dict[formats.HeaderName, formats.HeaderValue],
     Meta(
         description="Sent as they are; values may hold variables. Credentials are masked in answers, and a"
         " mask sent back keeps what is stored.",

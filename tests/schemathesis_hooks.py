@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from app.formats import FORMATS
 from app.store.executions import _write_cursor
+from app.validation.rules import OWNERS, SCHEDULES
 
 _CRONS = [
     "* * * * *",
@@ -36,6 +37,9 @@ VALUES = {
     "cron": st.sampled_from(_CRONS),
     "time-zone": st.sampled_from(sorted(available_timezones() - {"localtime"})),
     "http-url": _URLS,
+    "given-moment": st.sampled_from(
+        ["2030-03-29T02:30:00Z", "2031-01-01T00:00:00+02:00", "2032-02-29T12:00:00"]
+    ),
     "cursor": st.integers(0, 10**13).map(lambda slot: _write_cursor((slot, f"acme:t:{slot}"))),
     "http-header-name": st.text("ABCxyz019-_", min_size=1, max_size=12).map("X-{}".format),
     "http-header-value": _VALUE.filter(lambda value: set(value) != {"*"}),  # a mask stands for a stored value
@@ -47,15 +51,44 @@ for name, values in VALUES.items():
 
 
 @schemathesis.hook
-def map_body(context: Any, body: Any) -> Any:
-    """What no schema can say: ids differ within a set. And 5.0 is a number of ours, but no whole one."""
-    body = _whole(body)
-    triggers = body.get("triggers") if isinstance(body, dict) else None
-    if isinstance(triggers, list):
-        for index, trigger in enumerate(triggers):
-            if isinstance(trigger, dict) and isinstance(trigger.get("id"), str):
-                trigger["id"] = f"{trigger['id'][:100]}-{index}"
-    return body
+def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
+    """What no schema of ours says: rules between fields. And 5.0 is a number to us, but no whole one."""
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    case.body = _whole(case.body)
+    triggers = case.body.get("triggers") if isinstance(case.body, dict) else None
+    for index, trigger in enumerate(triggers or ()):
+        if isinstance(trigger.get("id"), str):
+            trigger["id"] = f"{trigger['id'][:100]}-{index}"
+        _settle(trigger)
+
+
+def _settle(trigger: dict[str, Any]) -> None:
+    """One schedule, and nothing beside it that goes only with another."""
+    given = [name for name in SCHEDULES if trigger.get(name) is not None] or ["cron"]
+    trigger.setdefault(given[0], "* * * * *")
+    if trigger[given[0]] is None:
+        trigger[given[0]] = "* * * * *"
+    for name in given[1:]:
+        trigger[name] = None
+    if isinstance(trigger.get("interval"), str):
+        trigger["interval"] = "1h30m"  # the pattern does not bound the sum
+    for name in ("retry_on", "success_codes"):
+        if isinstance(trigger.get(name), list):  # a range begins before it ends
+            trigger[name] = ["-".join(sorted(str(one).split("-"))) for one in trigger[name]]
+    if given[0] == "at":
+        trigger["at"] = "2032-02-29T12:00:00Z"  # not past
+    for name, owners in OWNERS.items():
+        if not any(trigger.get(owner) for owner in owners):
+            trigger.pop(name, None)
+    if trigger.get("overlap_policy") != "queue":
+        trigger.pop("queue_limit", None)
+    for name in (
+        "ends_at",
+        "retry_delay_seconds",
+        "retry_max_delay_seconds",
+    ):  # each has another as its bound
+        trigger.pop(name, None)
 
 
 def _whole(value: Any) -> Any:

@@ -42,8 +42,20 @@ def elapsed(expression: str, zone: str, start: datetime) -> list[int]:
     return slots_of(expression, zone, start)
 
 
+class Bounded(CronSim):
+    """cronsim can step for ever at a clock change off the full hour (difference 2)."""
+
+    ticks = 0
+
+    def tick(self, seconds: int = 1) -> None:
+        self.ticks += 1
+        if self.ticks > 100_000:
+            raise TimeoutError
+        super().tick(seconds)
+
+
 def cronsim(expression: str, zone: str, start: datetime, count: int = COUNT) -> list[int]:
-    found = islice(CronSim(expression, start.astimezone(ZoneInfo(zone))), count)
+    found = islice(Bounded(expression, start.astimezone(ZoneInfo(zone))), count)
     return [int(slot.timestamp()) for slot in found]
 
 
@@ -87,6 +99,9 @@ def test_slots_agree_with_cronsim_clock_changes_included(expression: str, zone: 
         wanted = cronsim(expression, zone, start)
     except CronSimError:
         wanted = []
+    except TimeoutError:
+        assert zone in ("Pacific/Chatham", "America/St_Johns", "Australia/Lord_Howe")
+        return
     if not wanted:  # the oracle refuses it, or finds no date that matches
         with pytest.raises(InvalidSchedule):
             elapsed(expression, zone, start)

@@ -215,6 +215,15 @@ def test_where_only_one_is_chosen_the_other_stays_as_it_is() -> None:
     assert span("*/30 2 * * *", *GAP, dst_repeat="first") == []
 
 
+def test_the_second_pass_is_not_passed_over_on_the_way_to_a_rare_date() -> None:
+    yearly = schedule(cron="*/30 2 25 10 *", timezone=BERLIN)
+    begin, end = ms(REPEAT[0]) - 1, ms(REPEAT[1])
+    passes = yearly.slots(begin, 0, end)
+    assert len(passes) == 4
+    assert yearly.latest(4, end + 300 * DAY_MS, begin - 300 * DAY_MS) == passes
+    assert yearly.slots(begin - 300 * DAY_MS, 4) == passes
+
+
 @examples(150)
 @given(
     expressions.filter(lambda expression: len(expression.split()) == 5),

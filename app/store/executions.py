@@ -87,7 +87,7 @@ async def list_newest(
 async def last_slots(shard: Shard, workspace: str, trigger: str) -> list[LastSlot]:
     """A trigger's last slots, newest first. They outlive their executions."""
     stored = await reply(shard.redis.hget(shard.keys.of(workspace, "last"), trigger))
-    return unpack_last_slots(cast(bytes, stored or b""))
+    return unpack_last_slots(cast(bytes, stored or b""))[: shard.settings.keep_slots]
 
 
 def unpack_last_slots(packed: bytes) -> list[LastSlot]:

@@ -11,8 +11,11 @@ from typing import cast
 
 from msgspec import Struct
 
+from app.clock import day_of
+from app.models import State
+from app.store.executions import unpack_last_slots
 from app.store.shard import Shard, reply, unpack
-from app.timings import Timings, unpack_timings
+from app.timings import Timings, merge, timings_of, unpack_timings
 
 Counted = dict[
     str, int
@@ -50,6 +53,12 @@ async def day_counts(shard: Shard, workspace: str, day: int) -> dict[str, Counte
 async def days(shard: Shard, workspace: str, trigger: str, wanted: Sequence[int]) -> list[Day]:
     """What was counted and timed on days, of a trigger or (with the id ``""``) of all; empty days too."""
     of = shard.keys.of
+    recent: dict[int, list[tuple[int, int]]] = {}  # not yet in the timings: see store/lua/_end.lua
+    if trigger:
+        stored = await reply(shard.redis.hget(of(workspace, "last"), trigger))
+        for slot in unpack_last_slots(cast(bytes, stored or b"")):
+            if slot.state in (State.SUCCEEDED, State.FAILED):
+                recent.setdefault(day_of(slot.slot), []).append((slot.duration, slot.lateness))
     names = [f"{trigger}:{what}" for what in _ALL_WHATS]  # a day's hash holds those of every trigger
     async with shard.redis.pipeline(transaction=False) as pipe:
         for day in wanted:
@@ -62,7 +71,8 @@ async def days(shard: Shard, workspace: str, trigger: str, wanted: Sequence[int]
         counts = {
             what: int(number) for what, number in zip(_ALL_WHATS, numbers, strict=True) if number is not None
         }
-        found.append(Day(day, counts, unpack_timings(packed) if packed else Timings()))
+        timings = [unpack_timings(packed)] if packed else []
+        found.append(Day(day, counts, merge([*timings, timings_of(recent.get(day, []))])))
     return found
 
 

@@ -27,17 +27,15 @@ local function count(workspace, trigger, slot, what, by)
   fields[total] = (fields[total] or 0) + (by or 1)
 end
 
--- Note an execution's duration and lateness, ms.
+-- Note an execution's duration and lateness, ms, for a trigger or (with the id '') the workspace.
 local function time(workspace, trigger, slot, duration, late)
   local fields = gathered(timed, workspace, 'timings:', slot)
-  for _, field in ipairs({ trigger, '' }) do
-    local list = fields[field]
-    if not list then
-      list = {}
-      fields[field] = list
-    end
-    list[#list + 1] = { duration, late }
+  local list = fields[trigger]
+  if not list then
+    list = {}
+    fields[trigger] = list
   end
+  list[#list + 1] = { duration, late }
 end
 
 -- Timings of a day are packed: number, sum, least and most of the durations, sum and most of the latenesses

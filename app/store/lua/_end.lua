@@ -3,6 +3,8 @@
 
 -- A trigger's last slots, newest last, 17 bytes each: slot in ms (6), state (1), HTTP status (2),
 -- lateness and duration in ms (4 each); all big-endian. app/store/executions.py reads them.
+-- There are up to twice as many as are wanted: then the older half goes, many at once, into the timings of
+-- its days. So a trigger's timings of a day are those stored and those of its last slots.
 local STATE_CODES = { succeeded = 1, failed = 2, cancelled = 3, skipped = 4, missed = 5 }
 local SLOT_SIZE = 17
 
@@ -10,17 +12,25 @@ local function bounded(number)
   return math.max(0, math.min(number, 4294967295))
 end
 
+-- Put last slots that go into the timings.
+local function fold_slots(workspace, trigger, packed)
+  for from = 1, #packed, SLOT_SIZE do
+    local slot, state, _, late, duration = struct.unpack('>I6BI2I4I4', packed, from)
+    if state == STATE_CODES.succeeded or state == STATE_CODES.failed then
+      time(workspace, trigger, slot, duration, late)
+    end
+  end
+end
+
 -- Returns the state that was remembered before, as its code.
 local function remember_slot(workspace, trigger, slot, state, status, late, duration)
-  if policy.keep_slots == 0 then
-    return nil
-  end
-  local key = of(workspace, 'last')
+  local key, size = of(workspace, 'last'), policy.keep_slots * SLOT_SIZE
   local known = redis.call('HGET', key, trigger) or ''
   local packed = known
     .. struct.pack('>I6BI2I4I4', slot, STATE_CODES[state], status, bounded(late), bounded(duration))
-  if #packed > policy.keep_slots * SLOT_SIZE then
-    packed = string.sub(packed, -policy.keep_slots * SLOT_SIZE)
+  if #packed > 2 * size then
+    fold_slots(workspace, trigger, string.sub(packed, 1, #packed - size))
+    packed = string.sub(packed, #packed - size + 1)
   end
   redis.call('HSET', key, trigger, packed)
   return string.byte(known, -SLOT_SIZE + 6)
@@ -71,9 +81,8 @@ local function pack_result(id, args, queued, started, state, reason, attempts)
     .. '\161q' .. cmsgpack.pack(queue_key) .. '\162id' .. cmsgpack.pack(tag .. id)
 end
 
--- Remove a finished execution and what is kept with it.
-local function remove_finished(workspace, state, id)
-  redis.call('ZREM', of(workspace, state), id)
+-- Remove what is kept of a finished execution that has left its set.
+local function forget_finished(workspace, state, id)
   redis.call('UNLINK', result_key(id))
   if state == 'failed' then
     redis.call('HDEL', of(workspace, 'requests'), id)
@@ -86,8 +95,9 @@ local function trim_number(workspace, state)
   local key = of(workspace, state)
   local excess = redis.call('ZCARD', key) - policy_of(workspace)[state]
   if excess > 0 then
-    for _, id in ipairs(redis.call('ZRANGE', key, 0, math.min(excess, 100) - 1)) do
-      remove_finished(workspace, state, id)
+    local old = redis.call('ZPOPMIN', key, math.min(excess, 100))
+    for index = 1, #old, 2 do
+      forget_finished(workspace, state, old[index])
     end
   end
 end
@@ -127,7 +137,10 @@ local function end_execution(id, job, state, reason, attempts, definition)
     end
   end
   if state == 'succeeded' or state == 'failed' then
-    time(workspace, trigger, own and now or slot, bounded(duration), bounded(late))
+    time(workspace, '', own and now or slot, bounded(duration), bounded(late))
+    if own then
+      time(workspace, trigger, now, bounded(duration), 0)
+    end
   end
   if state == 'failed' then
     if not marked(job.a, 'o') then

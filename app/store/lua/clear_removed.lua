@@ -21,9 +21,13 @@ if part == 'pauses' or part == 'exceptions' or part == 'last' then
   local page = redis.call('HSCAN', of(workspace, part), cursor, 'COUNT', limit)
   for index = 1, #page[2], 2 do
     if redis.call('HEXISTS', of(workspace, 'states'), page[2][index]) == 0 then
+      if part == 'last' then
+        fold_slots(workspace, page[2][index], page[2][index + 1])
+      end
       redis.call('HDEL', of(workspace, part), page[2][index])
     end
   end
+  flush_counts()
   if part == 'last' and page[1] == '0' and redis.call('ZSCORE', clears_key, workspace) == taken_until then
     redis.call('ZREM', clears_key, workspace)
   end

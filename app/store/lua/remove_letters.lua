@@ -16,8 +16,8 @@ local FIRST_ID = 4
 local removed = 0
 for index = FIRST_ID, #ARGV do
   local id = ARGV[index]
-  if redis.call('ZSCORE', of(workspace, 'failed'), id) then
-    remove_finished(workspace, 'failed', id)
+  if redis.call('ZREM', of(workspace, 'failed'), id) == 1 then
+    forget_finished(workspace, 'failed', id)
     removed = removed + 1
   end
 end

@@ -25,7 +25,8 @@ for _, state in ipairs({ 'succeeded', 'cancelled', 'skipped', 'missed', 'failed'
     old = redis.call('ZRANGE', key, 0, math.min(excess, limit) - 1)
   end
   for _, id in ipairs(old) do
-    remove_finished(workspace, state, id)
+    redis.call('ZREM', key, id)
+    forget_finished(workspace, state, id)
   end
   removed = removed + #old
   if #old == limit then
