@@ -52,6 +52,7 @@ class Keys:
         ``states``       HASH: trigger → what the ticker needs beside the due index (msgpack array, see
                          ``store/lua/_keys.lua``)
         ``due``          ZSET: trigger → its next slot, ms
+        ``dry``          SET: triggers that hold no slot until they are refilled
         ``finished``     SET: triggers that have no further slot
         ``disabled``     HASH: trigger that is not enabled → since when, ms
         ``errors``       HASH: trigger → why its next slot can't be computed
@@ -77,7 +78,7 @@ class Keys:
         return f"{self.prefix}w:{workspace}:{name}"
 
     def staged(self, workspace: str, serial: int, part: str) -> str:
-        """A key of a trigger set that is being prepared: like the live one, and ``dry``."""
+        """A key of a trigger set that is being prepared: like the live one."""
         return self.of(workspace, f"stage:{serial}:{part}")
 
     def arq_job(self, execution_id: str) -> str:

@@ -53,7 +53,7 @@ async def test_no_slot_is_due_while_a_trigger_is_paused(shard: Shard, clock: Clo
     await accounts_balance(shard, "acme", day_of(clock.now))
 
 
-async def test_a_slot_that_was_due_before_the_pause_is_still_due_after_it(shard: Shard, clock: Clock) -> None:
+async def test_what_was_due_before_a_pause_is_due_all_the_same(shard: Shard, clock: Clock) -> None:
     await triggers.replace(shard, "acme", [("0", define(start_deadline_seconds=3600))])
     clock.advance(150)  # two slots fall due, and nobody fires
     await holds.pause_triggers(shard, "acme", ["0"])

@@ -112,7 +112,7 @@ def _compute(
     base = state[-1] if len(state) > _HELD else int(due if due is not None else state[_AFTER])
     refill = [workspace, trigger, state[_VERSION], base]
     notes = state[_NOTES] or {}
-    spans = [*all_spans.get(workspace, ()), *((a, b) for a, b in notes.get("spans", ()))]
+    spans = all_spans.get(workspace, [])
     settings = shard.settings
     try:
         definition = unpack_definition(packed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from msgspec import Struct
 from redis.exceptions import ResponseError
@@ -33,6 +33,7 @@ T = TypeVar("T")
 _STAGE_BATCH = 250  # triggers a script call: about 2 ms of Redis's time
 EDIT_MOST = 250
 _TRIES = 8
+_REFILLED_AT_ONCE = 200
 _FIRE_ROUNDS = 400  # before a change: slots that are due are fired first, in rounds of a script call
 _POSITION, _NOTES = 2, 5  # in a trigger's state, see store/lua/_keys.lua
 
@@ -185,14 +186,25 @@ async def fire_before(shard: Shard, workspace: str) -> bool:
     for _ in range(_FIRE_ROUNDS):
         try:
             fired = await ticking.fire_due(shard, workspace)
-            await ticking.refill_some(shard, fired.dry)
+            waiting = await _some_dry(shard, workspace)
+            await ticking.refill_some(shard, [f"{workspace}:{trigger}" for trigger in waiting])
         except ResponseError as error:
             if "maxmemory" not in str(error):
                 raise
             return False
-        if not fired.handled:
+        if not fired.handled and not waiting:
             return True
     return False
+
+
+async def _some_dry(shard: Shard, workspace: str) -> list[str]:
+    """Some triggers that hold no slot, but for those whose slots can't be computed."""
+    of = shard.keys.of
+    found = cast(list[bytes], await reply(shard.redis.srandmember(of(workspace, "dry"), _REFILLED_AT_ONCE)))
+    if not found:
+        return []
+    errors = await reply(shard.redis.hmget(of(workspace, "errors"), found))
+    return [one.decode() for one, error in zip(found, errors, strict=True) if error is None]
 
 
 async def read_definitions(shard: Shard, workspace: str, ids: Sequence[str]) -> list[Definition | None]:

@@ -60,7 +60,7 @@ end
 --   rules     what the scripts need of its definition, a map; false where everything is usual:
 --             overlap, queue (limit), deadline (ms), jitter (ms), max_runs, once (at most once)
 --   notes     what happened to it, a map; false: nothing: runs (made, where they are bounded), anchor (ms,
---             of an interval), caught (slots up to here are sent however late), spans (see in_span)
+--             of an interval), caught (slots up to here are sent however late)
 local BORN, VERSION, POSITION, AFTER, RULES, NOTES, HELD = 1, 2, 3, 4, 5, 6, 7
 
 -- An unpacked job or state; nil for what is missing or none of ours.
@@ -77,6 +77,12 @@ local function in_span(spans, slot)
     end
   end
   return false
+end
+
+-- Whether a workspace has slots up to now that are still to be fired or judged.
+local function has_unsettled(workspace)
+  return redis.call('ZCOUNT', of(workspace, 'due'), '-inf', whole(now)) > 0
+    or redis.call('SCARD', of(workspace, 'dry')) > redis.call('HLEN', of(workspace, 'errors'))
 end
 
 -- Set a workspace's place in the shard's due index to its earliest slot; a paused one has none.

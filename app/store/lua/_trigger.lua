@@ -21,6 +21,16 @@ local function standing(workspace, trigger, state)
   return 'dry'
 end
 
+-- Whether slots of a trigger up to now are still to be fired or judged.
+local function unsettled(workspace, trigger)
+  local slot = redis.call('ZSCORE', of(workspace, 'due'), trigger)
+  if slot then
+    return tonumber(slot) <= now
+  end
+  return redis.call('SISMEMBER', of(workspace, 'dry'), trigger) == 1
+    and redis.call('HEXISTS', of(workspace, 'errors'), trigger) == 0
+end
+
 -- The next state of a trigger. `entry` is {id, position, slots, enabled, rules, anchor ms}: the first slot is
 -- its next one, the rest are held; no slots: it has finished. Returns the state, how it changed ('created',
 -- 'updated', 'moved', 'unchanged'), where it stands, and its next slot (nil unless it is due).
@@ -46,9 +56,11 @@ local function next_state(workspace, serial, entry, definition, live_definition,
   elseif #slots == 0 or rules and rules.max_runs and (runs or 0) >= rules.max_runs then
     return state, change, 'finished', nil
   end
-  local paused = live and pause_of(workspace, id, live)
-  for index = paused and 1 or 2, #slots do
+  if live and pause_of(workspace, id, live) then
+    return state, change, 'paused', nil
+  end
+  for index = 2, #slots do
     state[#state + 1] = slots[index]
   end
-  return state, change, paused and 'paused' or 'due', not paused and slots[1] or nil
+  return state, change, 'due', slots[1]
 end

@@ -39,17 +39,13 @@ end
 go_on_when_full()
 -- The slots up to this moment are accounted for by the definitions of before.
 if fire_first and not known[5] then
-  local function overdue(trigger)
-    local slot = redis.call('ZSCORE', of(workspace, 'due'), trigger)
-    return slot and tonumber(slot) <= now
-  end
   for _, trigger in ipairs(deletes) do
-    if overdue(trigger) then
+    if unsettled(workspace, trigger) then
       return { 'due', revision }
     end
   end
   for _, entry in ipairs(puts) do
-    if overdue(entry[1]) then
+    if unsettled(workspace, entry[1]) then
       return { 'due', revision }
     end
   end
@@ -58,6 +54,7 @@ end
 local function forget(trigger)
   redis.call('ZREM', of(workspace, 'due'), trigger)
   redis.call('SREM', of(workspace, 'finished'), trigger)
+  redis.call('SREM', of(workspace, 'dry'), trigger)
   redis.call('HDEL', of(workspace, 'disabled'), trigger)
   redis.call('HDEL', of(workspace, 'errors'), trigger)
 end
@@ -96,6 +93,7 @@ for index, entry in ipairs(puts) do
     elseif stands == 'disabled' then
       redis.call('HSET', of(workspace, 'disabled'), trigger, disabled or whole(now))
     elseif stands == 'dry' then
+      redis.call('SADD', of(workspace, 'dry'), trigger)
       redis.call('ZADD', refills_key, whole(now), workspace .. ':' .. trigger)
     end
   end

@@ -15,7 +15,7 @@ if redis.call('EXISTS', meta) == 0 then
 end
 
 if redis.call('HSETNX', meta, 'erasing', whole(now)) == 1 then
-  for _, part in ipairs({ 'definitions', 'states', 'due', 'finished', 'disabled', 'errors', 'pauses',
+  for _, part in ipairs({ 'definitions', 'states', 'due', 'dry', 'finished', 'disabled', 'errors', 'pauses',
     'exceptions', 'last', 'revisions', 'undo' }) do
     redis.call('UNLINK', of(workspace, part))
   end

@@ -112,7 +112,7 @@ local function fire_workspace(workspace, share)
     local next_held, behind = HELD, false
     while slot and slot <= now and handled < budget do
       local following = state[next_held]
-      if not in_span(spans, slot) and not in_span(notes.spans, slot) then
+      if not in_span(spans, slot) then
         if now - slot > (rules.deadline or usual_deadline) and slot > (notes.caught or 0) then
           return nil, #state + 1, true, false
         end
@@ -166,6 +166,7 @@ local function fire_workspace(workspace, share)
           redis.call('ZREM', refills_key, workspace .. ':' .. trigger)
         else
           ran_dry[#ran_dry + 1] = workspace .. ':' .. trigger
+          redis.call('SADD', of(workspace, 'dry'), trigger)
           redis.call('ZADD', refills_key, now_text, workspace .. ':' .. trigger)
         end
         handled = handled + (too_late and 1 or 0)

@@ -1,7 +1,9 @@
 -- Pause or resume triggers. Safe to run twice: what is paused stays so, with the note given last.
 -- KEYS: the shard's root
--- ARGV: now, policy, workspace, what ('pause' or 'resume'), note, then the triggers
--- RETURNS: for each trigger: 1 changed, 0 was so already, -1 there is none
+-- ARGV: now, policy, workspace, what ('pause' or 'resume'), note, whether what is due has to be fired before a
+--       pause (1 or 0), then the triggers
+-- RETURNS: for each trigger: 1 changed, 0 was so already, -1 there is none; or 'due' (slots have to be fired
+--          first)
 --#include _keys
 --#include _admit
 --#include _count
@@ -13,7 +15,17 @@
 use_policy(ARGV[2])
 go_on_when_full()
 local workspace, what, note = ARGV[3], ARGV[4], ARGV[5]
-local FIRST_TRIGGER = 6
+local fire_first = ARGV[6] == '1'
+local FIRST_TRIGGER = 7
+
+if what == 'pause' and fire_first and redis.call('HEXISTS', of(workspace, 'meta'), 'paused') == 0 then
+  for index = FIRST_TRIGGER, #ARGV do
+    local trigger = ARGV[index]
+    if unsettled(workspace, trigger) then
+      return 'due'
+    end
+  end
+end
 
 local reply = {}
 for index = FIRST_TRIGGER, #ARGV do

@@ -74,6 +74,7 @@ local function store(workspace, trigger, version, base, slots, problem, missed, 
     else
       redis.call('SADD', of(workspace, 'finished'), trigger)
     end
+    redis.call('SREM', of(workspace, 'dry'), trigger)
   end
   for index = first, #slots do
     state[#state + 1] = slots[index]

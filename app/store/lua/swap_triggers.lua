@@ -31,7 +31,7 @@ elseif (known[2] or '0') ~= base then
 end
 
 go_on_when_full()
-local parts = { 'definitions', 'states', 'due', 'finished', 'disabled' }
+local parts = { 'definitions', 'states', 'due', 'dry', 'finished', 'disabled' }
 local function staged(part)
   return of(workspace, 'stage:' .. serial .. ':' .. part)
 end
@@ -43,7 +43,7 @@ if redis.call('HLEN', staged('definitions')) ~= size or redis.call('HLEN', stage
 end
 
 -- The slots of the old set up to this moment are accounted for by the old set.
-if fire_first and not known[4] and redis.call('ZCOUNT', of(workspace, 'due'), '-inf', whole(now)) > 0 then
+if fire_first and not known[4] and has_unsettled(workspace) then
   return { 'due', revision, 0 }
 end
 
@@ -105,7 +105,7 @@ end
 for _, trigger in ipairs(redis.call('SMEMBERS', staged('dry'))) do
   redis.call('ZADD', refills_key, whole(now), workspace .. ':' .. trigger)
 end
-redis.call('UNLINK', staged('dry'), of(workspace, 'errors'))
+redis.call('UNLINK', of(workspace, 'errors'))
 for _, part in ipairs(parts) do
   redis.call('UNLINK', of(workspace, part))
   if redis.call('EXISTS', staged(part)) == 1 then
