@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Annotated, Literal
 
 import msgspec
@@ -217,13 +217,14 @@ async def get_next_runs(
     after = await shard.now_ms() if query.after is None else max(0, to_ms(query.after))
     error = trigger.error
     slots: list[int] = []
+    zone: tzinfo = UTC
     try:
+        zone = load_zone(trigger.definition.timezone)
         if after < _LAST_MS:
             schedule = schedule_of(trigger.definition, workspace_id, trigger_id, trigger.anchor)
             slots = await asyncio.to_thread(schedule.slots, after, _runs_left(trigger, query.count))
     except InvalidSchedule as invalid:
         error = str(invalid)
-    zone = load_zone(trigger.definition.timezone)
     jitter = trigger.definition.jitter_seconds * 1000
     return NextRuns(
         workspace_id=workspace_id,
