@@ -75,8 +75,8 @@ def sentence(code: Code, deadline_seconds: float) -> str:
     """What became of a slot, as the rest of a sentence that begins with it."""
     if code == "missed_deadline":
         return (
-            f"was missed: it was found more than {deadline_seconds:g} s late (start_deadline_seconds), because"
-            " no worker ran or Redis was away, and the trigger does not catch up (catch_up_missed)."
+            f"was missed: it was found more than {deadline_seconds:g} s late (start_deadline_seconds),"
+            " because no worker ran or Redis was away, and the trigger does not catch up (catch_up_missed)."
         )
     return _SENTENCES.get(code, "ended.")
 
