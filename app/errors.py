@@ -11,6 +11,7 @@ CronspaceError
     ├── MethodNotAllowed   405
     ├── ReplaceConflict    409, other changes of the workspace kept winning
     ├── ConfirmationRequired  409, a call would delete much
+    ├── TriggerExists      409, a trigger of that id is there
     ├── WorkspaceErasing   409, the workspace is being erased
     ├── ExecutionFinished  409, what has ended can't be cancelled
     ├── NotDeadLetter      409, only dead letters are retried and deleted
@@ -127,6 +128,14 @@ class ConfirmationRequired(ApiError):
     status = 409
     code = "confirmation_required"
     title = "Confirmation required"
+
+
+class TriggerExists(ApiError):
+    """The workspace has a trigger of that id; take another one, or put it with its id in the path."""
+
+    status = 409
+    code = "trigger_exists"
+    title = "Trigger exists"
 
 
 class WorkspaceErasing(ApiError):

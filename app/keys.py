@@ -6,6 +6,7 @@ touches one node only. Ids never contain ``:`` (see :data:`app.models.ID_PATTERN
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 FINISHED_STATES = ("succeeded", "failed", "cancelled", "skipped", "missed")
@@ -97,6 +98,18 @@ class Keys:
 def execution_id(workspace: str, trigger: str, slot_ms: int) -> str:
     """The id of a slot's execution: a function of the three, the same on every shard and after any loss."""
     return f"{workspace}:{trigger}:{slot_ms}"
+
+
+def assigned_time(execution: str, slot_ms: int, jitter_ms: int) -> int:
+    """When a slot's execution may start, ms: a stable part of its trigger's jitter after the slot.
+
+    The same as ``ready_at`` in ``store/lua/_open.lua``.
+    """
+    if not jitter_ms:
+        return slot_ms
+    return slot_ms + int(hashlib.sha1(execution.encode(), usedforsecurity=False).hexdigest()[:8], 16) % (
+        jitter_ms + 1
+    )
 
 
 def own_execution_id(workspace: str, trigger: str, slot_ms: int, kind: str, token: str) -> str:

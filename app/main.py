@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 
 from app.api import (
     all_executions,
+    bulk,
     cron,
     echo,
     executions,
@@ -18,7 +19,10 @@ from app.api import (
     history,
     ledger,
     metrics,
+    orders,
+    revisions,
     stats,
+    trigger_sets,
     triggers,
     workspaces,
 )
@@ -33,9 +37,13 @@ from app.store import Shard, connect
 # In the order of the document.
 NOUNS = (
     workspaces.noun,
+    trigger_sets.noun,
     triggers.noun,
-    metrics.noun,
+    orders.noun,
+    bulk.noun,
+    revisions.noun,
     executions.noun,
+    metrics.noun,
     history.noun,
     ledger.noun,
     stats.noun,
