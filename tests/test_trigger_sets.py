@@ -147,7 +147,7 @@ async def test_schedules_of_each_kind_are_shown_in_the_answer_of_a_replace(clien
 
 
 async def test_lists_of_a_hundred_thousand_triggers_stay_fast(make_shard: ShardFactory) -> None:
-    """A page takes some milliseconds, one that looks for rare ones a few hundred; bounds for a busy machine."""
+    """Milliseconds for a page, some hundred where it looks for rare ones; the bounds are for a busy machine."""
     shard = make_shard(max_triggers=100_000)
     many = [
         (
