@@ -49,6 +49,7 @@ class Keys:
                          positions (the next one); created (ms); paused (since ms, note) and spans (former
                          pauses); erasing; what the workspace sets itself (see ``app/store/workspaces.py``)
         ``definitions``  HASH: trigger → definition (msgpack)
+        ``erasing``      HASH: the same, while the workspace is being erased
         ``states``       HASH: trigger → what the ticker needs beside the due index (msgpack array, see
                          ``store/lua/_keys.lua``)
         ``due``          ZSET: trigger → its next slot, ms

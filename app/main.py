@@ -10,15 +10,21 @@ import uvicorn
 from starlette.applications import Starlette
 
 from app.api import (
+    all_executions,
     bulk,
     cron,
     echo,
     executions,
     health,
+    history,
+    ledger,
+    metrics,
     orders,
     revisions,
+    stats,
     trigger_sets,
     triggers,
+    workspaces,
 )
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS
@@ -30,12 +36,18 @@ from app.store import Shard, connect
 
 # In the order of the document.
 NOUNS = (
+    workspaces.noun,
     trigger_sets.noun,
     triggers.noun,
     orders.noun,
     bulk.noun,
     revisions.noun,
     executions.noun,
+    metrics.noun,
+    history.noun,
+    ledger.noun,
+    stats.noun,
+    all_executions.noun,
     cron.noun,
     health.noun,
 )

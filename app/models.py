@@ -168,6 +168,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     next_slot: int | None
     error: str | None = None
     pause: Pause | None = None
+    disabled_since: int | None = None
     runs: int = 0  # executions made, counted where `max_runs` bounds them
     anchor: int = 0  # from where an interval counts; 0: from `starts_at`, or it is none
     last: LastSlot | None = None  # read where it is asked for

@@ -11,15 +11,15 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from app.api.fields import Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about
 from app.api.operations import Call, Noun
+from app.api.shapes import ShownPause, shown_pause
 from app.api.trigger_inputs import TRIGGERS_PATH, Idempotency
-from app.api.trigger_shapes import ShownPause
 from app.api.triggers import no_trigger
 from app.clock import from_ms, parse_moment, rfc3339, to_ms
 from app.errors import Fault, IdempotencyConflict, InvalidRequest, InvalidSchedule, NotFound
 from app.formats import Moment, Zone
 from app.inputs import stored_payload
 from app.keys import assigned_time, execution_id
-from app.models import Definition, Pause, Standing, Trigger
+from app.models import Definition, Standing, Trigger
 from app.schedule import Schedule, schedule_of
 from app.store import Shard, catalog, orders, workspaces
 from app.trigger_fields import Moment as MomentText
@@ -230,8 +230,8 @@ async def get_next_runs(
         workspace_id=workspace_id,
         trigger_id=trigger_id,
         state=trigger.standing,
-        pause=_pause(trigger.pause),
-        workspace_pause=_pause(workspace.pause if workspace else None),
+        pause=shown_pause(trigger.pause),
+        workspace_pause=shown_pause(workspace.pause if workspace else None),
         timezone=trigger.definition.timezone,
         error=error,
         runs=[
@@ -293,10 +293,6 @@ def _runs_left(trigger: Trigger, count: int) -> int:
     """How many of so many runs `max_runs` leaves."""
     bound = trigger.definition.max_runs
     return min(count, max(0, bound - trigger.runs)) if bound else count
-
-
-def _pause(held: Pause | None) -> ShownPause | None:
-    return None if held is None else ShownPause(since=rfc3339(held.since), note=held.note)
 
 
 def _location(workspace: str, execution: str) -> str:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from app.api.fields import Answer, TriggerId, WorkspaceAnswer, about, moment
+from app.api.shapes import ShownPause, shown_pause
 from app.clock import rfc3339
 from app.formats import Moment
 from app.inputs import TriggerFields, shown
@@ -43,13 +44,6 @@ class Job(Answer, frozen=True, kw_only=True):
     timezone: str
     enabled: bool
     next_run_at: NextRun
-
-
-class ShownPause(Answer, frozen=True, kw_only=True):
-    """An operator's hold."""
-
-    since: Moment
-    note: str
 
 
 class ShownLast(Answer, frozen=True, kw_only=True):
@@ -172,7 +166,7 @@ def shown_trigger(workspace: str, trigger: Trigger, with_last: bool = True) -> S
         job_name=f"{workspace}-trigger-{trigger.id}",
         id=trigger.id,
         state=trigger.standing,
-        pause=None if held is None else ShownPause(since=rfc3339(held.since), note=held.note),
+        pause=shown_pause(held),
         next_run_at=moment(trigger.next_slot),
         runs=trigger.runs if trigger.definition.max_runs else None,
         error=trigger.error,

@@ -221,6 +221,7 @@ def _trigger(
         next_slot=None if slot is None else int(slot),
         error=error.decode() if error else None,
         pause=Pause(pause[0], pause[1]) if pause else None,
+        disabled_since=int(disabled) if disabled else None,
         runs=notes.get("runs", 0),
         anchor=notes.get("anchor", 0),
         last=slots[0] if slots else None,

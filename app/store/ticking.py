@@ -13,7 +13,7 @@ from app.errors import InvalidSchedule
 from app.late import judge_overdue, slots_to_hold
 from app.models import unpack_definition
 from app.schedule import schedule_of
-from app.store.shard import Shard, pack, unpack
+from app.store.shard import Shard, pack, reply, unpack
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,12 @@ async def fire_due(shard: Shard, only: str = "") -> Fired:
     return Fired(made, handled, now, None if next_slot < 0 else next_slot, [one.decode() for one in dry])
 
 
+async def worker_seen(shard: Shard) -> int | None:
+    """When a worker last called, in ms; None before the first."""
+    found = await reply(shard.redis.hget(shard.keys.root, "pulse"))
+    return None if found is None else int(found)
+
+
 async def refill(shard: Shard, at_most: int = 200) -> int:
     """Compute and store further slots where the held ones run low; returns how many triggers it were."""
     chores, _ = await shard.take_chores(shard.keys.refills, at_most, _REFILL_LEASE_MS)
@@ -70,19 +76,18 @@ async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
     workspaces = list(dict.fromkeys(workspace for workspace, _ in wanted))
     async with shard.redis.pipeline(transaction=False) as pipe:
         for workspace in workspaces:
-            pipe.hget(of(workspace, "meta"), "spans")
+            pipe.hmget(of(workspace, "meta"), ["spans", "paused"])
         for workspace, trigger in wanted:
             pipe.hget(of(workspace, "definitions"), trigger)
             pipe.hget(of(workspace, "states"), trigger)
             pipe.zscore(of(workspace, "due"), trigger)
         found = await pipe.execute()
+    now = await shard.now_ms()
     spans = {
-        workspace: [(span[0], span[1]) for span in unpack(packed)]
-        for workspace, packed in zip(workspaces, found, strict=False)
-        if packed
+        workspace: _spans(former, paused, now)
+        for workspace, (former, paused) in zip(workspaces, found[: len(workspaces)], strict=True)
     }
     found = found[len(workspaces) :]
-    now = await shard.now_ms()
     refills = []
     records = _RECORDS_AT_ONCE
     for index, (workspace, trigger) in enumerate(wanted):
@@ -95,6 +100,12 @@ async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
         records -= sum(len(run.slots) for run in one[6])
         refills.append(one)
     await shard.run("store_refills", shard.policy, pack(refills))
+
+
+def _spans(former: bytes | None, paused: bytes | None, now: int) -> list[tuple[int, int]]:
+    """The spans in which a workspace was paused, up to now."""
+    spans = [(span[0], span[1]) for span in unpack(former)] if former else []
+    return [*spans, (unpack(paused)[0], now)] if paused else spans
 
 
 def _compute(
@@ -112,7 +123,7 @@ def _compute(
     base = state[-1] if len(state) > _HELD else int(due if due is not None else state[_AFTER])
     refill = [workspace, trigger, state[_VERSION], base]
     notes = state[_NOTES] or {}
-    spans = all_spans.get(workspace, [])
+    spans = all_spans[workspace]
     settings = shard.settings
     try:
         definition = unpack_definition(packed)
