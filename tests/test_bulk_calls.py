@@ -7,8 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+from calls import client_of
 from conftest import ShardFactory
-from helpers import claim_all, client_of, define
+from helpers import claim_all, define
 
 from app.api.bulk import MOST
 from app.store import Shard, triggers

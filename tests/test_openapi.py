@@ -16,8 +16,9 @@ import jsonschema_rs
 import pytest
 import schemathesis
 import uvicorn
+from calls import client_of
 from conftest import START, Clock, ShardFactory, eventually
-from helpers import claim_all, client_of, failed
+from helpers import claim_all, failed
 
 from app.api.openapi import document_of
 from app.config import Settings

@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
+from calls import client_of
 from conftest import Clock
-from helpers import claim_all, client_of, failed
+from helpers import claim_all, failed
 
 from app.store import Shard, catalog, queue, ticking, workspaces
 from app.store.workspaces import WorkspaceSettings

@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from calls import client_of
 from conftest import Clock, ShardFactory
-from helpers import claim_all, client_of, define, failed, succeeded
+from helpers import claim_all, define, failed, succeeded
 
 from app.store import Shard, holds, queue, ticking, triggers
 
@@ -147,7 +148,7 @@ async def test_schedules_of_each_kind_are_shown_in_the_answer_of_a_replace(clien
 
 
 async def test_lists_of_a_hundred_thousand_triggers_stay_fast(make_shard: ShardFactory) -> None:
-    """Milliseconds for a page, some hundred where it looks for rare ones; the bounds are for a busy machine."""
+    """Milliseconds for a page, hundreds where it looks for rare ones; the bounds are for a busy machine."""
     shard = make_shard(max_triggers=100_000)
     many = [
         (
