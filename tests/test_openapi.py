@@ -18,13 +18,13 @@ import schemathesis
 import uvicorn
 from calls import client_of
 from conftest import START, Clock, ShardFactory, eventually
-from helpers import claim_all, failed
+from helpers import claim_all, define, failed, succeeded
 
 from app.api.openapi import document_of
 from app.config import Settings
 from app.formats import FORMATS
 from app.main import NOUNS, create_app
-from app.store import Shard, connect, queue, ticking
+from app.store import Shard, connect, orders, queue, ticking, triggers
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +59,7 @@ def path_of(name: str) -> tuple[str, str]:
     """The method and a filled-in URL with the required parameters of an operation."""
     method, path, operation = OPERATIONS[name]
     query = [
-        f"{one['name']}=1"
+        f"{one['name']}={one['schema'].get('enum', [1])[0]}"
         for one in operation.get("parameters", ())
         if one["in"] == "query" and one["required"]
     ]
@@ -115,7 +115,7 @@ def test_answers_are_closed_and_none_is_empty() -> None:
 
 def test_formats_of_our_own_are_explained() -> None:
     used = {part["format"] for part in parts_of(DOCUMENT) if isinstance(part.get("format"), str)}
-    assert used - {"date-time"} <= set(FORMATS)
+    assert used - {"date", "date-time"} <= set(FORMATS)
     assert all(f"`{name}`" in DOCUMENT["info"]["description"] for name in FORMATS)
 
 
@@ -153,7 +153,13 @@ BODIES: dict[str, Any] = {
     "run_trigger": {"payload": 1},
     "backfill_trigger": {"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T01:00:00Z"},
     "change_triggers": {"action": "run", "ids": ["nightly-report"]},
+    "put_workspace": {},
+    "patch_workspace": {},
+    "pause_workspace": {},
+    "retry_dead_letters": {},
 }
+
+FIRST = START // 60_000 * 60_000 + 60_000  # the first slot of ONE
 
 
 class Way(NamedTuple):
@@ -164,14 +170,40 @@ class Way(NamedTuple):
     before: Any = None  # the body of the same call made before
     there: bool = False  # the trigger is there
     contended: bool = False  # somebody else changes the set whenever we are about to
+    scene: str = ""  # what provoke() makes
+    query: str = ""
 
 
 AS_IT_IS, CONTENDED = Way(), Way(there=True, contended=True)
 OTHER_REVISION, SAME_KEY = Way({"If-Match": '"7"'}), {"Idempotency-Key": "k"}
+ENDED, ERASING, KEY_USED = Way(scene="ended"), Way(scene="erasing"), Way(SAME_KEY, scene="key used")
 
 # What every operation can answer follows from what it takes; the rest is provoked here, one by one.
 PROVOKED = {
+    ("get_workspace", 404): AS_IT_IS,
+    ("get_workspace_stats", 404): AS_IT_IS,
+    ("put_workspace", 409): ERASING,
+    ("patch_workspace", 404): AS_IT_IS,
+    ("patch_workspace", 409): ERASING,
+    ("erase_workspace", 404): Way(query="&confirm=acme"),
+    ("erase_workspace", 409): AS_IT_IS,
+    ("erase_workspace", 503): Way(query="&confirm=acme"),
+    ("pause_workspace", 404): AS_IT_IS,
+    ("resume_workspace", 404): AS_IT_IS,
     ("get_execution", 404): AS_IT_IS,
+    ("list_trigger_executions", 404): AS_IT_IS,
+    ("cancel_execution", 404): AS_IT_IS,
+    ("cancel_execution", 409): ENDED,
+    ("retry_execution", 404): AS_IT_IS,
+    ("retry_execution", 409): ENDED,
+    ("retry_execution", 422): KEY_USED,
+    ("retry_dead_letters", 404): AS_IT_IS,
+    ("retry_dead_letters", 422): KEY_USED,
+    ("delete_dead_letter", 404): AS_IT_IS,
+    ("delete_dead_letter", 409): ENDED,
+    ("get_trigger_history", 404): AS_IT_IS,
+    ("get_trigger_metrics", 404): AS_IT_IS,
+    ("explain_trigger", 404): AS_IT_IS,
     ("replace_triggers", 409): CONTENDED,
     ("replace_triggers", 412): OTHER_REVISION,
     ("put_triggers", 409): CONTENDED,
@@ -224,6 +256,26 @@ class Contended(Shard):
         return await super().run(name, *args, **kwargs)
 
 
+async def provoke(shard: Shard, scene: str) -> None:
+    """Make what an error needs: the execution of ONE's first slot, or a workspace that is going."""
+    if scene == "erasing":
+        await shard.redis.hset(shard.keys.of("acme", "meta"), "erasing", 1)  # type: ignore[misc]
+    elif scene in ("ended", "key used"):
+        await triggers.replace(shard, "acme", [("nightly-report", define())])
+        await ticking.fire_due(clocked(shard, FIRST))
+        (execution,) = await claim_all(clocked(shard, FIRST))
+        end = succeeded if scene == "ended" else failed
+        await queue.finish(shard, [end(execution, FIRST)])
+    if scene == "key used":
+        order = orders.Order("nightly-report", FIRST)
+        await orders.make(shard, "acme", "run", [order], idempotency_key="k", asked=b"another call")
+
+
+def clocked(shard: Shard, now: int) -> Shard:
+    """The same shard at another time."""
+    return Shard(shard.redis, shard.settings, now=lambda: now)
+
+
 def documented() -> list[tuple[str, int]]:
     return [
         (name, int(status))
@@ -234,21 +286,25 @@ def documented() -> list[tuple[str, int]]:
 
 
 def test_each_documented_error_has_its_request_here() -> None:
-    assert {(name, status) for name, status in documented() if status not in (400, 413, 503)} == set(PROVOKED)
+    assert {one for one in documented() if one[1] not in (400, 413, 503)} == {
+        one for one in PROVOKED if one[1] != 503
+    }
 
 
 @pytest.mark.parametrize(("name", "status"), documented())
 async def test_every_documented_error_can_be_met(redis_url: str, name: str, status: int) -> None:
     method, url = path_of(name)
     settings = Settings(redis_url="unix:///nowhere" if status == 503 else redis_url, max_body_bytes=500)
-    shard = Contended(connect(settings), settings)
+    shard = Contended(connect(settings), settings, now=lambda: START)
     way = PROVOKED.get((name, status), AS_IT_IS)
     body = None
     if "requestBody" in OPERATIONS[name][2]:
         body = json.dumps(way.body or BODIES[name]) if status != 413 else " " * 501
-    if status == 400:
-        url += "&nonsense=1"
+    url += "&nonsense=1" if status == 400 else way.query
+    if way.scene in ("ended", "key used"):
+        url = url.replace(PLACES["execution_id"], f"acme:nightly-report:{FIRST}")
     try:
+        await provoke(shard, way.scene)
         async with client_of(shard) as client:
             if way.there:
                 assert (

@@ -1,0 +1,461 @@
+"""The calls on executions: lists, one by one, cancelling, retrying, deleting; of one workspace and of all."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+from calls import ACME, client_of, finish_all, fire, minutes, ok, refused, store_set
+from conftest import START, Clock, ShardFactory, eventually
+from helpers import Target, accounts_balance, claim_all, define, failed, numbered, succeeded
+from test_worker import in_seconds, worker_running
+
+from app.clock import day_of, from_ms, rfc3339
+from app.models import Execution, State
+from app.store import Shard, executions, orders, queue, triggers
+
+pytestmark = pytest.mark.anyio
+
+FIRST = START // 60_000 * 60_000 + 60_000  # the first slot of a trigger of every minute
+
+
+async def pages(client: httpx.AsyncClient, url: str) -> list[dict[str, Any]]:
+    """A whole list, page by page."""
+    found: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        page = await ok(client.get(f"{url}{cursor}"))
+        found += page["executions"]
+        if page["next_cursor"] is None:
+            return found
+        cursor = f"&cursor={page['next_cursor']}"
+
+
+async def busy_hour(make_shard: ShardFactory, clock: Clock, workspaces: int = 1) -> Shard:
+    """Workspaces with executions in every state."""
+    shard = make_shard(keep_succeeded=1000, max_concurrency=3)
+    for index in range(workspaces):
+        name = "acme" if index == 0 else f"w{index}"
+        await store_set(
+            shard,
+            name,
+            a=define(tags=("eu", "reports")),
+            b=define(tags=("us",)),
+            gone=define(tags=("eu",)),
+            late=define(catch_up_missed="all"),
+        )
+    await minutes(shard, clock, 4)
+    await minutes(shard, clock, 3, "failed")
+    for index in range(workspaces):
+        name = "acme" if index == 0 else f"w{index}"
+        kept = {
+            "a": define(tags=("eu", "reports")),
+            "b": define(tags=("us",)),
+            "late": define(catch_up_missed="all"),
+        }
+        await store_set(shard, name, **kept)
+    clock.advance(60)
+    await fire(shard)
+    retried = await claim_all(shard)
+    await queue.finish(shard, [failed(one, clock.now, "retry", 900_000) for one in retried[:2]])
+    clock.advance(300)
+    await fire(shard)
+    await claim_all(shard, number=2, at_most=2)
+    return shard
+
+
+def place_of(shown: dict[str, Any]) -> tuple[str, str]:
+    """What a list of finished executions goes by."""
+    return shown["finished_at"], shown["id"]
+
+
+@pytest.mark.parametrize("limit", [1, 7, 500])
+async def test_a_list_shows_each_execution_once_newest_first(
+    make_shard: ShardFactory, clock: Clock, limit: int
+) -> None:
+    shard = await busy_hour(make_shard, clock)
+    every = await executions.list_newest(shard, "acme", limit=500)
+    async with client_of(shard) as client:
+        found = await pages(client, f"{ACME}/executions?limit={limit}")
+        assert [one["id"] for one in found] == [one.id for one in every.executions]
+        assert len({one["id"] for one in found}) == len(found) > 40
+        ended = [one for one in found if one["finished_at"]]
+        assert ended == sorted(ended, key=place_of, reverse=True)
+        assert {one["state"] for one in found} >= {
+            "queued", "running", "retrying", "succeeded", "failed", "missed",
+        }  # fmt: skip
+
+
+FILTERS: list[tuple[str, Callable[[Execution], bool]]] = [
+    ("state=failed", lambda one: one.state == State.FAILED),
+    ("state=failed,missed,running", lambda one: one.state in ("failed", "missed", "running")),
+    ("trigger=a", lambda one: one.trigger == "a"),
+    ("trigger=gone&state=failed", lambda one: one.trigger == "gone" and one.state == "failed"),
+    ("tag=reports", lambda one: one.trigger == "a"),
+    (
+        "tag=eu&state=succeeded,queued",
+        lambda one: one.trigger == "a" and one.state in ("succeeded", "queued"),
+    ),
+    ("tag=nothing", lambda one: False),
+    (
+        f"state=failed,succeeded&from={rfc3339(START + 180_000)}&to={rfc3339(START + 360_000)}",
+        lambda one: (
+            one.finished is not None
+            and one.state in ("failed", "succeeded")
+            and START + 180_000 <= one.finished < START + 360_000
+        ),
+    ),
+    (f"state=failed&from={rfc3339(START)}&to={rfc3339(START)}", lambda one: False),
+]
+
+
+@pytest.mark.parametrize(("query", "wanted"), FILTERS, ids=[query[:40] for query, _ in FILTERS])
+async def test_filters_give_what_looking_at_each_gives(
+    make_shard: ShardFactory, clock: Clock, query: str, wanted: Callable[[Execution], bool]
+) -> None:
+    shard = await busy_hour(make_shard, clock)
+    every = await executions.list_newest(shard, "acme", limit=500)
+    async with client_of(shard) as client:
+        found = await pages(client, f"{ACME}/executions?limit=3&{query}")
+    assert [one["id"] for one in found] == [one.id for one in every.executions if wanted(one)]
+
+
+@pytest.mark.parametrize(
+    "query", ["state=failde", "state=", "limit=0", "cursor=abc", "from=yesterday", "tags=x"]
+)
+@pytest.mark.parametrize("path", [f"{ACME}/executions", "/api/executions"])
+async def test_bad_queries_are_refused(shard: Shard, path: str, query: str) -> None:
+    async with client_of(shard) as client:
+        problem = await refused(client.get(f"{path}?{query}"), 400, "invalid_request")
+        assert problem["errors"][0]["path"].partition("[")[0] in query
+
+
+async def test_a_rare_match_is_found_although_a_page_looks_at_a_bounded_number(
+    make_shard: ShardFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = await busy_hour(make_shard, clock)
+    every = await executions.list_newest(shard, "acme", state=State.SUCCEEDED, limit=500)
+    monkeypatch.setattr(executions, "_LOOKED_AT", 4)
+    async with client_of(shard) as client:
+        found = await pages(client, f"{ACME}/executions?limit=500&state=succeeded&trigger=b")
+    assert [one["id"] for one in found] == [one.id for one in every.executions if one.trigger == "b"]
+    assert len(found) < len(every.executions) > 10
+
+
+async def test_a_triggers_executions_are_those_of_the_list(make_shard: ShardFactory, clock: Clock) -> None:
+    shard = await busy_hour(make_shard, clock)
+    async with client_of(shard) as client:
+        own = await pages(client, f"{ACME}/triggers/a/executions?limit=4&state=failed,queued")
+        assert own == await pages(client, f"{ACME}/executions?limit=4&state=failed,queued&trigger=a")
+        assert own
+        await refused(client.get(f"{ACME}/triggers/gone/executions"), 404, "not_found")
+
+
+@pytest.mark.parametrize("limit", [1, 10, 500])
+async def test_the_list_over_all_workspaces_is_their_lists_merged(
+    make_shard: ShardFactory, clock: Clock, limit: int
+) -> None:
+    shard = await busy_hour(make_shard, clock, 5)
+    since, until = START + 180_000, START + 430_000
+    query = f"limit={limit}&state=failed,succeeded&from={rfc3339(since)}&to={rfc3339(until)}"
+    async with client_of(shard) as client:
+        found = await pages(client, f"/api/executions?{query}")
+        of_each: list[dict[str, Any]] = []
+        for name in ("acme", "w1", "w2", "w3", "w4"):
+            of_each += await pages(client, f"/api/workspaces/{name}/executions?{query}")
+        assert found == sorted(of_each, key=place_of, reverse=True)
+        assert len(found) > 50
+        two = await pages(client, f"/api/executions?{query}&workspace=w3,w1")
+        assert two == [one for one in found if one["workspace_id"] in ("w1", "w3")]
+
+
+async def test_failures_over_a_thousand_workspaces_are_found_fast(shard: Shard, clock: Clock) -> None:
+    for index in range(1000):
+        await shard.redis.zadd(shard.keys.workspaces, {f"w{index:04}": 0})
+    for name in ("w0003", "w0500", "w0999"):
+        await store_set(shard, name, a="* * * * *")
+    await minutes(shard, clock, 5, "failed")
+    commands = (await shard.redis.info("stats"))["total_commands_processed"]
+    async with client_of(shard) as client:
+        begun = time.perf_counter()
+        found = await ok(client.get("/api/executions?state=failed&limit=9"))
+        lasted = time.perf_counter() - begun
+        assert len(found["executions"]) == 9
+        await ok(client.get("/api/executions"))
+    assert lasted < 1  # generous: it takes about 0.1 s
+    commands = (await shard.redis.info("stats"))["total_commands_processed"] - commands
+    assert commands < 1000 + 10 * 1000 + 200
+
+
+async def test_an_execution_is_shown_with_its_attempts_and_a_dead_letter_with_its_request(
+    shard: Shard, clock: Clock
+) -> None:
+    await store_set(shard, a=define(headers={"Authorization": "Bearer x", "X-A": "1"}, payload=b'{"n":1}'))
+    await minutes(shard, clock, 1, "failed")
+    id_ = f"acme:a:{FIRST}"
+    async with client_of(shard) as client:
+        shown = (await ok(client.get(f"{ACME}/executions/{id_}")))["execution"]
+        assert (shown["kind"], shown["state"], shown["retried_as"]) == ("scheduled", "failed", None)
+        assert shown["request"] == {
+            "method": "POST",
+            "url": "http://127.0.0.1:9/hook",
+            "headers": {"Authorization": "********", "X-A": "1"},
+            "payload": {"n": 1},
+            "timeout_seconds": 30.0,
+        }
+        assert [one["error"]["kind"] for one in shown["attempts"]] == ["status"]
+        await minutes(shard, clock, 1)
+        good = (await ok(client.get(f"{ACME}/executions/acme:a:{FIRST + 60_000}")))["execution"]
+        assert (good["state"], good["request"], good["lateness_ms"]) == (
+            "succeeded",
+            None,
+            20_000,
+        )
+        for wrong in ("nonsense", "acme:a:1", f"other:a:{FIRST}"):
+            await refused(client.get(f"{ACME}/executions/{wrong}"), 404, "not_found")
+
+
+async def test_what_waits_is_cancelled_and_what_has_ended_is_not(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(max_concurrency=1)
+    await store_set(shard, a="* * * * *", b="* * * * *", line=define(overlap_policy="queue"))
+    clock.now = FIRST
+    await fire(shard)
+    (first,) = await claim_all(shard)
+    await queue.finish(shard, [failed(first, clock.now, "retry", 60_000)])
+    async with client_of(shard) as client:
+        for name in ("a", "b", "line"):
+            path = f"{ACME}/executions/acme:{name}:{FIRST}"
+            cancelled = (await ok(client.post(f"{path}/cancel")))["execution"]
+            assert (cancelled["state"], cancelled["reason"]) == ("cancelled", "requested")
+            await refused(client.post(f"{path}/cancel"), 409, "execution_finished")
+        await refused(client.post(f"{ACME}/executions/acme:a:1/cancel"), 404, "not_found")
+        await refused(client.post(f"{ACME}/executions/other:a:1/cancel"), 404, "not_found")
+    assert await claim_all(shard, number=2) == []
+    assert (await accounts_balance(shard, "acme", day_of(FIRST)))["cancelled:requested"] == 3
+
+
+def hung_up(target: Target, number: int) -> bool:
+    """Whether so many connections to a target were cut."""
+    return target.hung_up() == number
+
+
+async def test_cancelling_aborts_the_request_on_whichever_worker_it_runs(make_shard: ShardFactory) -> None:
+    shard = make_shard(real_time=True)
+    async with (
+        Target().running() as target,
+        worker_running(make_shard(real_time=True, worker_name="one", max_jobs=2)),
+        worker_running(make_shard(real_time=True, worker_name="two", max_jobs=2)),
+        client_of(shard) as client,
+    ):
+        target.hold.clear()
+        cron = in_seconds(time.time() + 2)
+        await triggers.replace(shard, "acme", numbered(4, cron, url=target.url))
+        await eventually(lambda: len(target.received) == 4)
+        running = (await ok(client.get(f"{ACME}/executions?state=running")))["executions"]
+        assert {one["worker"].partition("~")[0] for one in running} == {"one", "two"}
+        for number, one in enumerate(running, 1):
+            path = f"{ACME}/executions/{one['id']}"
+            cancelled = (await ok(client.post(f"{path}/cancel")))["execution"]
+            assert (cancelled["state"], cancelled["error"]["kind"]) == ("cancelled", "cancelled")
+            await eventually(partial(hung_up, target, number))
+            await refused(client.post(f"{path}/cancel"), 409, "execution_finished")
+        target.hold.set()
+        assert len(target.received) == 4
+
+
+async def dead_letters(shard: Shard, clock: Clock, number: int = 1, **definitions: Any) -> list[str]:
+    await store_set(shard, **(definitions or {"a": "* * * * *"}))
+    await minutes(shard, clock, number, "failed")
+    return await orders.letters(shard, "acme")
+
+
+async def test_a_dead_letter_is_retried_once_with_an_id_of_its_own(shard: Shard, clock: Clock) -> None:
+    (letter,) = await dead_letters(shard, clock)
+    async with client_of(shard) as client:
+        path = f"{ACME}/executions/{letter}"
+        retried = await ok(client.post(f"{path}/retry"), 202)
+        assert (retried["retried"], retried["repeated"]) == (letter, False)
+        retry = retried["execution_id"]
+        assert retry.startswith(f"{letter}.retry-")
+        assert (await ok(client.get(path)))["execution"]["retried_as"] == retry
+        shown = (await ok(client.get(f"{ACME}/executions/{retry}")))["execution"]
+        assert (shown["kind"], shown["state"], shown["scheduled_at"]) == ("retry", "queued", rfc3339(FIRST))
+        response = await client.post(f"{path}/retry")
+        assert (response.status_code, response.json()["code"]) == (409, "already_retried")
+        assert retry in response.json()["detail"]
+        assert (await ok(client.get(response.headers["location"])))["execution"]["id"] == retry
+        await refused(client.post(f"{ACME}/executions/{retry}/retry"), 409, "not_a_dead_letter")
+        await refused(client.post(f"{ACME}/executions/acme:a:1/retry"), 404, "not_found")
+        (claimed,) = await finish_all(shard, clock)
+        assert (claimed.id, claimed.slot) == (retry, FIRST)
+        shown = (await ok(client.get(f"{ACME}/executions/{retry}")))["execution"]
+        assert (shown["state"], shown["lateness_ms"]) == ("succeeded", None)
+    await accounts_balance(shard, "acme", day_of(FIRST))
+
+
+async def test_an_idempotency_key_makes_a_retry_safe_to_repeat(shard: Shard, clock: Clock) -> None:
+    first, second = await dead_letters(shard, clock, 2)
+    async with client_of(shard) as client:
+        key = {"Idempotency-Key": "k-1"}
+        retried = await ok(client.post(f"{ACME}/executions/{first}/retry", headers=key), 202)
+        again = await ok(client.post(f"{ACME}/executions/{first}/retry", headers=key), 202)
+        assert again == retried | {"repeated": True}
+        await refused(
+            client.post(f"{ACME}/executions/{second}/retry", headers=key), 422, "idempotency_conflict"
+        )
+        late = {"Idempotency-Key": "k-2"}  # a key whose call did nothing is not kept
+        await refused(client.post(f"{ACME}/executions/{first}/retry", headers=late), 409, "already_retried")
+        await ok(client.post(f"{ACME}/executions/{second}/retry", headers=late), 202)
+        long = {"Idempotency-Key": "k" * 256}
+        await refused(client.post(f"{ACME}/executions/{first}/retry", headers=long), 400, "invalid_request")
+    assert len(await finish_all(shard, clock)) == 2
+
+
+async def test_a_letter_is_retried_with_its_request_after_its_trigger_has_gone(
+    make_shard: ShardFactory,
+) -> None:
+    shard = make_shard(real_time=True)
+    busy = b"HTTP/1.1 404 X\r\ncontent-length: 2\r\n\r\nno"
+    async with (
+        Target(busy).running() as target,
+        worker_running(make_shard(real_time=True)),
+        client_of(shard) as client,
+    ):
+        request = define(
+            "* * * * * *", url=f"{target.url}/a", payload=b'{"n":7}', headers={"x-key": "s3cret"}
+        )
+        await triggers.replace(shard, "acme", [("a", request)])
+        (letter, *_) = await eventually(lambda: orders.letters(shard, "acme"))
+        await triggers.replace(shard, "acme", [])
+        target.answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+        retry = (await ok(client.post(f"{ACME}/executions/{letter}/retry"), 202))["execution_id"]
+
+        async def ended() -> Any:
+            shown = (await ok(client.get(f"{ACME}/executions/{retry}")))["execution"]
+            return shown if shown["finished_at"] else None
+
+        assert (await eventually(ended))["state"] == "succeeded"
+        sent = next(one for one in target.received if one.headers["webhook-id"] == retry)
+        assert (sent.path, sent.body, sent.headers["x-key"]) == ("/a", b'{"n":7}', "s3cret")
+
+
+async def test_bulk_retries_take_the_oldest_and_say_what_remains(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(max_backfill=5, max_concurrency=0)
+    letters = await dead_letters(shard, clock, 6, a="* * * * *", b="* * * * *")
+    assert len(letters) == 12
+    async with client_of(shard) as client:
+        url = f"{ACME}/executions/retry"
+        await ok(client.post(f"{ACME}/executions/{letters[0]}/retry"), 202)
+        done = await ok(client.post(url, json={}), 202)
+        assert (done["count"], done["remaining"]) == (5, 6)
+        assert [one.partition(".")[0] for one in done["execution_ids"]] == letters[1:6]
+        own = await ok(client.post(url, json={"trigger": "b", "limit": 1}), 202)
+        assert own["count"] == 1
+        assert own["execution_ids"][0].startswith("acme:b:")
+        since = rfc3339(START + 6 * 60_000)
+        newest = await ok(client.post(url, json={"from": since}), 202)
+        assert {one.partition(".")[0] for one in newest["execution_ids"]} == set(letters[10:]) - {
+            own["execution_ids"][0].partition(".")[0]
+        }
+        while (await ok(client.post(url, json={}), 202))["remaining"]:
+            pass
+        nothing = await ok(client.post(url, json={}), 202)
+        assert (nothing["count"], nothing["remaining"]) == (0, 0)
+    retried = [one.id for one in await finish_all(shard, clock)]
+    assert len(retried) == 12  # each once, the bulk ones after the one that did not wait
+    assert sorted(id_.partition(".")[0] for id_ in retried) == sorted(letters)
+    assert retried[0].partition(".")[0] == letters[0]
+
+
+async def test_a_bulk_retry_with_the_same_key_retries_nothing_twice(shard: Shard, clock: Clock) -> None:
+    letters = await dead_letters(shard, clock, 3)
+    async with client_of(shard) as client:
+        key = {"Idempotency-Key": "night"}
+        url = f"{ACME}/executions/retry"
+        first = await ok(client.post(url, json={"limit": 2}, headers=key), 202)
+        again = await ok(client.post(url, json={"limit": 2}, headers=key), 202)
+        assert again == first | {"repeated": True}
+        await refused(client.post(url, json={"limit": 3}, headers=key), 422, "idempotency_conflict")
+        await refused(client.post("/api/workspaces/nobody/executions/retry", json={}), 404, "not_found")
+        await refused(client.post(url, json={"limit": 0}), 400, "invalid_request")
+    assert len(await finish_all(shard, clock)) == 2
+    assert len(letters) == 3
+
+
+async def test_retries_wait_for_live_executions_when_there_are_many(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(max_concurrency=1)
+    await dead_letters(shard, clock, 2)
+    async with client_of(shard) as client:
+        await ok(client.post(f"{ACME}/executions/retry", json={}), 202)
+    clock.advance(60)
+    await fire(shard)
+    kinds = []
+    for number in itertools.count(1):
+        claimed = await claim_all(shard, number=number)
+        if not claimed:
+            break
+        kinds += [".retry-" in one.id for one in claimed]
+        await queue.finish(shard, [succeeded(one, clock.now) for one in claimed])
+    assert kinds == [False, True, True]
+
+
+async def test_dead_letters_are_deleted_and_nothing_else(shard: Shard, clock: Clock) -> None:
+    letters = await dead_letters(shard, clock, 4, a="* * * * *", b="* * * * *")
+    (good, *_) = await minutes(shard, clock)
+    async with client_of(shard) as client:
+        url = f"{ACME}/executions"
+        await refused(client.delete(f"{url}/{good.id}"), 409, "not_a_dead_letter")
+        await refused(client.delete(f"{url}/acme:a:1"), 404, "not_found")
+        assert (await ok(client.delete(f"{url}/{letters[0]}")))["deleted"] == 1
+        await refused(client.get(f"{url}/{letters[0]}"), 404, "not_found")
+        await refused(client.delete(url), 400, "invalid_request")
+        await refused(client.delete(f"{url}?state=succeeded"), 400, "invalid_request")
+        until = rfc3339(START + 120_000 + 1)
+        early = await ok(client.delete(f"{url}?state=failed&to={until}"))
+        assert early["deleted"] == 3
+        left = await orders.letters(shard, "acme", trigger="a")
+        assert (await ok(client.delete(f"{url}?state=failed&trigger=a")))["deleted"] == len(left) == 2
+        assert (await ok(client.delete(f"{url}?state=failed")))["deleted"] == 2
+        assert (await ok(client.delete(f"{url}?state=failed")))["deleted"] == 0
+    assert await shard.redis.hlen(shard.keys.of("acme", "requests")) == 0
+    assert (await accounts_balance(shard, "acme", day_of(FIRST)))["failed"] == 8
+
+
+async def test_statistics_of_days_are_what_counting_one_by_one_gives(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = await busy_hour(make_shard, clock)
+    day = f"{from_ms(START):%Y-%m-%d}"
+    every = (await executions.list_newest(shard, "acme", limit=500)).executions
+    async with client_of(shard) as client:
+        stats = await ok(client.get(f"{ACME}/executions/stats"))
+        assert stats == await ok(client.get(f"{ACME}/executions/stats?from={day}&to={day}"))
+        assert (stats["first_day"], stats["last_day"]) == (day, day)
+        counted = stats["counted"]
+        assert counted["due"] == len(every)
+        assert counted["open"] == sum(one.finished is None for one in every)
+        for state, number in counted["states"].items():
+            assert number == sum(one.state == state for one in every), state
+        sent = [one for one in every if one.state in ("succeeded", "failed")]
+        good = sum(one.state == "succeeded" for one in sent)
+        assert counted["success_rate"] == round(good / len(sent), 4)
+        late = [one.started - one.slot for one in sent if one.started is not None]
+        assert counted["lateness_ms"]["max"] == max(late)
+        assert counted["lateness_ms"]["avg"] == round(sum(late) / len(late), 1)
+        assert (counted["duration_ms"]["min"], counted["duration_ms"]["max"]) == (5, 5)
+        before = await ok(client.get(f"{ACME}/executions/stats?from=2026-01-01&to=2026-01-02"))
+        assert before["counted"]["due"] == 0
+        assert before["counted"]["success_rate"] is None
+        await refused(client.get(f"{ACME}/executions/stats?from=2026-02-30"), 400, "invalid_request")
+        await refused(client.get(f"{ACME}/executions/stats?from=tomorrow"), 400, "invalid_request")
