@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from calls import client_of
 from conftest import START, Clock, ShardFactory
-from helpers import claim_all, client_of, define, succeeded
+from helpers import claim_all, define, succeeded
 
 from app.clock import rfc3339
 from app.keys import assigned_time, execution_id
