@@ -12,8 +12,8 @@ from zoneinfo import available_timezones
 import schemathesis
 from hypothesis import strategies as st
 
+from app.cursors import write_cursor
 from app.formats import FORMATS
-from app.store.executions import _write_cursor
 from app.validation.rules import OWNERS, SCHEDULES
 
 _CRONS = [
@@ -41,7 +41,7 @@ VALUES = {
     "given-moment": st.sampled_from(
         ["2030-03-29T02:30:00Z", "2031-01-01T00:00:00+02:00", "2032-02-29T12:00:00"]
     ),
-    "cursor": st.integers(0, 10**13).map(lambda slot: _write_cursor((slot, f"acme:t:{slot}"))),
+    "cursor": st.integers(0, 10**13).map(lambda slot: write_cursor((slot, f"acme:t:{slot}"))),
     "http-header-name": st.text("ABCxyz019-_", min_size=1, max_size=12).map("X-{}".format),
     "http-header-value": _VALUE.filter(lambda value: set(value) != {"*"}),  # a mask stands for a stored value
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import Callable
@@ -389,6 +390,17 @@ async def test_a_bulk_retry_with_the_same_key_retries_nothing_twice(shard: Shard
         await refused(client.post(url, json={"limit": 0}), 400, "invalid_request")
     assert len(await finish_all(shard, clock)) == 2
     assert len(letters) == 3
+
+
+async def test_bulk_retries_at_the_same_time_retry_nothing_twice(shard: Shard, clock: Clock) -> None:
+    letters = await dead_letters(shard, clock, 4, a="* * * * *", b="* * * * *")
+    async with client_of(shard) as client:
+        calls = [ok(client.post(f"{ACME}/executions/retry", json={}), 202) for _ in range(5)]
+        calls += [ok(client.post(f"{ACME}/executions/retry", json={"trigger": "a"}), 202)]
+        done = await asyncio.gather(*calls)
+    made = [id_ for one in done for id_ in one["execution_ids"]]
+    assert sorted(id_.partition(".")[0] for id_ in made) == sorted(letters)
+    assert {one.id for one in await finish_all(shard, clock)} == set(made)
 
 
 async def test_retries_wait_for_live_executions_when_there_are_many(
