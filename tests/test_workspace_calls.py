@@ -214,6 +214,16 @@ async def test_a_claim_in_the_middle_of_erasing_leaves_nothing(shard: Shard, clo
     await traces_of_acme_expire(shard)
 
 
+async def test_a_very_large_workspace_is_erased_in_bounded_steps(shard: Shard) -> None:
+    await store_set(shard, a="* * * * *")
+    ids = [f"t{number}" for number in range(30_000)]
+    await shard.redis.hset(shard.keys.of("acme", "definitions"), mapping=dict.fromkeys(ids, "x" * 100))
+    await shard.redis.zadd(shard.keys.refills, {f"acme:{id_}": START for id_ in ids})
+    async with client_of(shard) as client:
+        await ok(client.delete(f"{ACME}?confirm=acme"))
+    await traces_of_acme_expire(shard)
+
+
 async def orders_are_refused(shard: Shard) -> None:
     """While it is being erased a workspace takes nothing."""
     async with client_of(shard) as client:
