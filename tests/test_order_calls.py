@@ -67,6 +67,20 @@ async def test_what_is_paused_or_disabled_can_be_run_by_hand(
     assert len(await claim_all(shard)) == 1
 
 
+async def test_a_run_that_finds_the_backlog_full_is_recorded_as_skipped(make_shard: ShardFactory) -> None:
+    for kept in (10, 0):
+        shard = make_shard(max_backlog=0, max_concurrency=1, keep_succeeded=kept)
+        async with client_of(shard) as client:
+            await client.put(f"/api/workspaces/w{kept}/triggers/t", json=ONE)
+            path = f"/api/workspaces/w{kept}/triggers/t/run"
+            assert (await client.post(path)).json()["execution_id"] is not None
+            full = await client.post(path)
+            assert (full.status_code, "location" in full.headers) == (202, kept > 0)
+            if kept:
+                shown = (await client.get(full.headers["location"])).json()["execution"]
+                assert (shown["state"], shown["reason"]) == ("skipped", "backlog_full")
+
+
 async def test_an_idempotency_key_makes_one_run_of_many_calls(
     client: httpx.AsyncClient, shard: Shard
 ) -> None:
