@@ -165,6 +165,19 @@ async def test_caught_up_slots_take_no_more_places_than_their_workspace_has(
     assert len(await executions.open_ids(shard, "acme")) == 8
 
 
+async def test_a_single_caught_up_slot_waits_for_live_ones_too(make_shard: ShardFactory, clock: Clock) -> None:
+    shard = make_shard(max_concurrency=1)
+    live = define("*/5 * * * * *")
+    clock.now = clock.now // HOUR * HOUR
+    await triggers.replace(shard, "acme", [("late", define("0 * * * *", catch_up_missed="latest"))])
+    clock.advance(1.5 * 3600)
+    await settle(shard)
+    await triggers.edit(shard, "acme", ["live"], lambda _: {"live": live})
+    clock.advance(5)
+    await settle(shard)
+    assert await drain(shard, clock) == [clock.now, clock.now - HOUR // 2 - 5000]
+
+
 async def test_a_one_off_that_is_past_is_caught_up_if_it_wants_to_be(shard: Shard, clock: Clock) -> None:
     past = clock.now - 7_200_000
     await triggers.replace(shard, "acme", [("0", define("", at=past, catch_up_missed="all"))])
