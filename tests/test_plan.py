@@ -126,7 +126,7 @@ async def test_a_plan_is_refused_where_the_replace_would_be(client: httpx.AsyncC
     assert bad.status_code == 400
     once = {"at": rfc3339(clock.now - 1000), "url": ONE["url"], "method": "GET"}
     past = await client.post(PLAN, json={"triggers": [once]})
-    assert [fault["path"] for fault in past.json()["errors"]] == ["at"]
+    assert [fault["path"] for fault in past.json()["errors"]] == ["triggers[0].at"]
     misspelt = await client.post(f"{PATH}?dryrun=true", json={"triggers": []})
     assert misspelt.status_code == 400
 

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.anyio
 
 PATH = "/api/workspaces/acme/triggers"
 ONE = {"cron": "0 9 * * *", "url": "https://example.com/x", "method": "POST"}
+PAST = {"at": "2020-01-01T00:00:00Z", "url": "https://example.com/x", "method": "POST"}
 SECRET = {**ONE, "headers": {"Authorization": "Bearer s3cret", "X-Trace": "a"}}
 
 
@@ -288,3 +289,10 @@ async def test_the_last_slot_is_shown(client: httpx.AsyncClient, shard: Shard, c
         "lateness_ms": 1000,
         "duration_ms": 5,
     }
+
+
+async def test_a_one_off_in_the_past_is_told_with_its_place(client: httpx.AsyncClient) -> None:
+    one = await client.put(f"{PATH}/once", json=PAST)
+    whole = await client.put(PATH, json={"triggers": [PAST]})
+    paths = [[fault["path"] for fault in refused.json()["errors"]] for refused in (one, whole)]
+    assert paths == [["at"], ["triggers[0].at"]]

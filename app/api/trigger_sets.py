@@ -204,7 +204,7 @@ async def plan_of(
         store.check_revision(live.revision, if_revision)
     now = await shard.now_ms()
     if not any_at:
-        await store.check_past(shard, workspace, wanted, now)
+        await store.check_past(shard, workspace, wanted, now, in_set=True)
     paused = own is not None and own.pause is not None
     plan = await asyncio.to_thread(plan_replace, workspace, live.triggers, wanted, now, paused)
     size = len(live.triggers)

@@ -69,7 +69,7 @@ async def replace(
     for _ in range(_TRIES):
         serial = await shard.run("take_serial")
         base, revision, old_size = await _base(shard, workspace, if_revision)
-        entries = await _entries(shard, workspace, triggers, packed, action == "rollback")
+        entries = await _entries(shard, workspace, triggers, packed, action == "rollback", in_set=True)
         for position, entry in enumerate(entries):
             entry[1] = position
         counts: Counter[str] = Counter()
@@ -151,7 +151,7 @@ async def edit(
         deletes = [id_ for id_, one in wanted.items() if one is None and current[id_] is not None]
         puts = [(id_, one) for id_, one in wanted.items() if one is not None]
         packed = [pack_definition(definition) for _, definition in puts]
-        entries = await _entries(shard, workspace, puts, packed, action == "rollback")
+        entries = await _entries(shard, workspace, puts, packed, action == "rollback", in_set=False)
         undo = await _undo_of(shard, workspace, [*deletes, *(id_ for id_, _ in puts)])
         made = _changes_of(current, wanted, old_size)
         size = old_size + made.created - made.deleted
@@ -241,13 +241,15 @@ async def _entries(
     triggers: Sequence[tuple[str, Definition]],
     packed: Sequence[bytes],
     any_at: bool,
+    *,
+    in_set: bool,
 ) -> list[list[Any]]:
     """What the scripts take of each trigger: id, position, slots, enabled, rules, anchor."""
     now = await shard.now_ms()
     intervals = [id_ for id_, one in triggers if one.interval and not one.starts_at]
     anchors = await _anchors(shard, workspace, intervals)
     if not any_at:
-        await check_past(shard, workspace, triggers, now)
+        await check_past(shard, workspace, triggers, now, in_set=in_set)
     slots = _FirstSlots(workspace, now, int(shard.settings.look_ahead_seconds * 1000))
 
     def build() -> list[list[Any]]:
@@ -314,9 +316,12 @@ async def _anchors(shard: Shard, workspace: str, ids: Sequence[str]) -> dict[str
 
 
 async def check_past(
-    shard: Shard, workspace: str, triggers: Sequence[tuple[str, Definition]], now: int
+    shard: Shard, workspace: str, triggers: Sequence[tuple[str, Definition]], now: int, *, in_set: bool
 ) -> None:
-    """A one-off in the past is fine when it was there before, or is to be caught up."""
+    """A one-off in the past is fine when it was there before, or is to be caught up.
+
+    ``in_set``: the triggers are a whole set's, and a fault says which of them it is.
+    """
     past = [index for index, (_, one) in enumerate(triggers) if one.at and one.at <= now]
     known = await read_definitions(shard, workspace, [triggers[index][0] for index in past])
     faults = []
@@ -324,7 +329,7 @@ async def check_past(
         wanted = triggers[index][1]
         if not wanted.catch_up_missed and (live is None or live.at != wanted.at):
             message = "this moment is past; set catch_up_missed to have it sent all the same"
-            faults.append(Fault(f"triggers[{index}].at" if len(triggers) > 1 else "at", message))
+            faults.append(Fault(f"triggers[{index}].at" if in_set else "at", message))
     if faults:
         raise InvalidRequest("A one-off lies in the past; nothing was stored.", faults)
 
