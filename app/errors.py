@@ -64,6 +64,13 @@ def unknown_name(name: str, valid: Sequence[str], what: str = "field") -> str:
     return f"unknown {what}; there are none here"
 
 
+def malformed(body: bytes, error: Exception) -> Fault:
+    """The fault of a body that is no JSON, with what its decoder said."""
+    if not body:
+        return Fault("", "the body is empty: expected JSON")
+    return Fault("", f"malformed JSON: {str(error).removeprefix('JSON is malformed: ')}")
+
+
 class ApiError(CronspaceError):
     """An error that a caller of the API sees as a problem document (RFC 9457).
 

@@ -220,6 +220,11 @@ async def test_a_malformed_body_is_refused(client: httpx.AsyncClient, body: byte
     assert response.json()["errors"]
 
 
+async def test_an_empty_body_is_called_so(client: httpx.AsyncClient) -> None:
+    (fault,) = (await client.post(PATH)).json()["errors"]
+    assert fault["message"] == "the body is empty: expected JSON"
+
+
 async def test_deep_nesting_is_refused(client: httpx.AsyncClient) -> None:
     deep = b'{"triggers":[{"payload":' + b"[" * 200_000 + b"]" * 200_000 + b"}]}"
     assert (await client.post(PATH, content=deep)).status_code == 400

@@ -42,6 +42,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     note: Annotated[str, Meta(max_length=5)] = ""
     times: list[Annotated[int, Meta(ge=0)]] = []
     by: str | None = None
+    kind: Literal["short", "long"] = "short"
 
 
 class Echo(Answer, frozen=True, kw_only=True):
@@ -66,6 +67,12 @@ async def add_note(call: Call, workspace_id: WorkspaceId, headers: Conditions, b
     call.status = 200 if body is None else 201
     call.headers["etag"] = '"7"'
     return Echo(seen=repr((workspace_id, headers.if_match, body)))
+
+
+@noun.operation("PUT", "/{workspace_id}/notes")
+async def put_note(workspace_id: WorkspaceId, body: Note) -> Echo:
+    """Put a note."""
+    return Echo(seen=repr(body))
 
 
 @noun.operation("GET", "/{workspace_id}/latest")
@@ -175,6 +182,27 @@ async def test_every_fault_of_a_small_body_is_told(
     response = await client.post("/things/acme/notes", content=body)
     assert response.status_code == 400
     assert [fault["path"] for fault in response.json()["errors"]] == faults
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"kind": "loud"}', "expected one of long, short"),
+        (b'{"times": [1.5]}', "expected a whole number of at least 0"),
+        (b" ", "malformed JSON: "),
+        (b'{"note": "",}', "malformed JSON: trailing comma in object (byte 12)"),
+    ],
+)
+async def test_a_fault_of_a_small_body_says_what_is_expected(
+    client: httpx.AsyncClient, body: bytes, message: str
+) -> None:
+    (fault,) = (await client.post("/things/acme/notes", content=body)).json()["errors"]
+    assert fault["message"].startswith(message)
+
+
+async def test_an_empty_body_is_called_so(client: httpx.AsyncClient) -> None:
+    (fault,) = (await client.put("/things/acme/notes")).json()["errors"]
+    assert fault == {"path": "", "message": "the body is empty: expected JSON"}
 
 
 async def test_a_word_in_a_path_goes_before_a_parameter(client: httpx.AsyncClient) -> None:

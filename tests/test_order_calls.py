@@ -161,6 +161,11 @@ async def test_a_bad_backfill_is_refused(client: httpx.AsyncClient, change: Any,
     assert faults_of(await client.post(f"{PATH}/t/backfill", json=asked)) == [path]
 
 
+async def test_a_moment_that_is_none_is_told_how_to_be_written(client: httpx.AsyncClient) -> None:
+    refused = await client.post(f"{PATH}/t/backfill", json={"from": "2026-09-20", "to": "2026-09-21"})
+    assert all("such as '2026-03-29T02:30:00Z'" in one["message"] for one in refused.json()["errors"])
+
+
 async def test_a_backfill_is_bounded(make_shard: ShardFactory) -> None:
     asked = {"from": "2026-09-20T00:00:00Z", "to": "2026-09-20T12:00:00Z"}
     async with client_of(make_shard(max_backfill=11)) as client:

@@ -13,11 +13,12 @@ from typing import Any, get_type_hints
 import msgspec
 from msgspec import inspect
 
-from app.errors import Fault, InvalidRequest, unknown_name
+from app.errors import Fault, InvalidRequest, malformed, unknown_name
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?\Z")
 _BOOLEANS = {"true": True, "false": False}
+_ITEM = re.compile(r"\[[0-9]+\]\Z")
 _PLACE = re.compile(r" - at `\$(.*)`\Z")
 
 
@@ -53,7 +54,15 @@ class Field:
             return msgspec.convert(value, self.hint)
         except msgspec.ValidationError as error:
             message, below = _said(error)
-            raise _Refused((not below and _rule(self._type)) or message, below) from error
+            raise _Refused(self._rule_of(below) or message, below) from error
+
+    def _rule_of(self, below: str) -> str | None:
+        """What the value has to be, or its item at a place below it."""
+        if not below:
+            return _rule(self._type)
+        if _ITEM.match(below) and isinstance(found := _plain(self._type), inspect.ListType):
+            return _rule(found.item_type)
+        return None
 
 
 class Fields:
@@ -109,7 +118,7 @@ class Body:
                     Fault(path.removeprefix("."), message)
                 ]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            faults = [Fault("", f"malformed JSON: {error}")]
+            faults = [malformed(body, error)]
         except RecursionError:
             faults = [Fault("", "nested too deeply")]
         raise InvalidRequest("The body is not valid; nothing was done.", faults)
@@ -180,6 +189,8 @@ def _rule(wanted: inspect.Type) -> str | None:
             return f"expected a number{_range(wanted)}"
         case inspect.BoolType():
             return "expected true or false"
+        case inspect.EnumType() | inspect.LiteralType():
+            return f"expected one of {', '.join(_choices(wanted))}"
         case inspect.DateTimeType():
             return "expected RFC 3339 with an offset, such as 2026-01-31T09:00:00Z; in a query, '+' is %2B"
     return None

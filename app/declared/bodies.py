@@ -19,7 +19,7 @@ from app.declared.fields import DstPolicy
 from app.declared.inputs import PRODUCT_DEFAULTS, Defaults, ReplaceInput, TriggerInput, shown
 from app.declared.masking import unmask_headers
 from app.declared.rules import OWNERS, SCHEDULES, rule_faults
-from app.errors import Fault, InvalidRequest
+from app.errors import Fault, InvalidRequest, malformed
 from app.models import Definition
 
 T = TypeVar("T")
@@ -108,9 +108,7 @@ def _parse(
             if not faults:
                 return found
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(
-            "The body is not valid JSON.", [Fault("", f"malformed JSON: {error}")]
-        ) from error
+        raise InvalidRequest("The body is not valid JSON.", [malformed(body, error)]) from error
     except RecursionError as error:
         raise InvalidRequest("The body is nested too deeply.", [Fault("", "nested too deeply")]) from error
     raise _refused(faults)

@@ -64,6 +64,10 @@ Moment = Annotated[
         description="RFC 3339, or without an offset local time in the trigger's zone: one that the clock"
         " skips means the moment right after the gap, one that it shows twice the first.",
         examples=["2026-03-29T02:30:00Z", "2026-03-29T02:30:00+02:00", "2026-03-29T02:30:00"],
+        extra={
+            "rule": "expected RFC 3339, such as '2026-03-29T02:30:00Z' or '…+01:00', or without the offset"
+            " local time in the trigger's time zone"
+        },
     ),
 ]
 Zone = Annotated[
