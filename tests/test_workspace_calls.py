@@ -133,6 +133,13 @@ async def test_pause_and_resume_say_whether_they_changed_anything(shard: Shard, 
         assert len(await minutes(shard, clock)) == 1
 
 
+async def test_a_pause_needs_no_note(shard: Shard) -> None:
+    async with client_of(shard) as client:
+        await store_set(shard, a="* * * * *")
+        paused = await ok(client.post(f"{ACME}/pause"))
+        assert paused["pause"] == {"since": rfc3339(START), "note": ""}
+
+
 async def test_erasing_needs_the_id_once_more(shard: Shard) -> None:
     async with client_of(shard) as client:
         await store_set(shard, a="* * * * *")

@@ -264,14 +264,14 @@ async def erase_workspace(shard: Shard, workspace_id: WorkspaceId, query: EraseQ
 
 @noun.operation("POST", "/{workspace_id}/pause", errors=(NotFound,))
 async def pause_workspace(
-    shard: Shard, workspace_id: WorkspaceId, body: WorkspacePauseInput
+    shard: Shard, workspace_id: WorkspaceId, body: WorkspacePauseInput | None
 ) -> WorkspacePaused:
     """Pause a workspace: no slot of it is due until it is resumed.
 
     What is queued or running goes on, and runs by hand are possible. The slots in between do not count as
     missed: the ledger shows the span.
     """
-    changed = await holds.pause_workspace(shard, workspace_id, body.note)
+    changed = await holds.pause_workspace(shard, workspace_id, "" if body is None else body.note)
     return await _held(shard, workspace_id, changed)
 
 
