@@ -245,6 +245,12 @@ def _execution(facts: Facts, one: Open) -> Finding:
 def _standing_of(facts: Facts, one: Open) -> tuple[Code, str]:
     execution = one.execution
     if execution.state == State.RUNNING:
+        if execution.attempts:
+            number, last = len(execution.attempts), execution.attempts[-1]
+            return "running", (
+                f"is being sent once more, by the worker {execution.worker}: attempt {number} failed"
+                f" ({last.message or last.kind})."
+            )
         since = f" since {_when(facts, execution.started)}" if execution.started else ""
         return "running", f"is being sent{since}, by the worker {execution.worker}."
     if execution.state == State.RETRYING:

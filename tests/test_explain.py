@@ -154,6 +154,21 @@ async def test_open_executions_say_what_they_wait_for(make_shard: ShardFactory, 
     assert codes(now) == ["next_slot", "waiting_in_line", "retrying"]
 
 
+async def test_a_later_attempt_tells_how_the_one_before_it_failed(shard: Shard, clock: Clock) -> None:
+    await store_set(shard, a="* * * * *")
+    clock.now = FIRST
+    await fire(shard)
+    (first,) = await claim_all(shard)
+    await queue.finish(shard, [failed(first, clock.now, "retry", 5000)])
+    clock.advance(5)
+    await claim_all(shard, number=2)
+    finding = await only(shard, FIRST)
+    assert finding["code"] == "running"
+    assert finding["message"].endswith(
+        "is being sent once more, by the worker w: attempt 1 failed (the target answered 500)."
+    )
+
+
 async def test_caught_up_slots_wait_for_live_ones(shard: Shard, clock: Clock) -> None:
     await store_set(shard, a=define(catch_up_missed="all"))
     clock.advance(3600)
