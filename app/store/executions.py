@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import heapq
+import re
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from app.cursors import Place, read_cursor, write_cursor  # a place: score ms, execution id
 from app.keys import FINISHED_STATES, split_execution_id
-from app.models import ArqJob, ArqResult, Execution, LastSlot, State, unpack_definition
+from app.models import ArqJob, ArqResult, Attempt, Execution, LastSlot, State, unpack_definition
 from app.store.shard import Shard, reply
 
 _job = msgspec.msgpack.Decoder(ArqJob)
@@ -21,6 +22,7 @@ _result = msgspec.msgpack.Decoder(ArqResult)
 
 _PAGE = 200
 _HEAD = 2  # read of each list at first, where there are many
+_IDENTITY_TAIL = re.compile(r"~[0-9a-f]{8}\Z")  # tells a worker from others of its name
 _READ_AT_ONCE = 1000  # lists a pipeline
 _LOAD_LEAST = 50  # executions loaded at once, where not all turn out to be in the wanted state
 _LOOKED_AT = 20_000  # executions that one page looks at; a rare match may be on the next
@@ -196,7 +198,7 @@ def _execution(
     workspace, trigger, slot = split_execution_id(id_)
     if result is not None:
         record = _result.decode(result)
-        attempts = record.r.attempts
+        attempts = _named(record.r.attempts)
         return Execution(
             id=id_,
             workspace=workspace,
@@ -213,14 +215,14 @@ def _execution(
     if job is None:
         return None
     opened = _job.decode(job)
-    attempts = opened.k.get("attempts", [])
+    attempts = _named(opened.k.get("attempts", []))
     started = attempts[0].started if attempts else None
     worker = None
     state = State.RETRYING if waiting is not None and attempts else State.QUEUED
     if owner is not None:
         state = State.RUNNING
         token, _, since = owner.decode().rpartition("|")
-        worker = token.rpartition(":")[0]
+        worker = _name_of(token.rpartition(":")[0])
         started = int(since) if started is None else started
     return Execution(
         id=id_,
@@ -234,6 +236,18 @@ def _execution(
         worker=worker,
         attempts=attempts,
     )
+
+
+def _named(attempts: list[Attempt]) -> list[Attempt]:
+    """Attempts with their workers' names: of one that was cut off, the script knows the identity only."""
+    return [
+        structs.replace(one, worker=_name_of(one.worker)) if "~" in one.worker else one for one in attempts
+    ]
+
+
+def _name_of(identity: str) -> str:
+    """A worker's name in what identifies it among those of that name."""
+    return _IDENTITY_TAIL.sub("", identity)
 
 
 class _Stream:
