@@ -40,7 +40,6 @@ async def test_a_run_is_queued_at_once(client: httpx.AsyncClient, shard: Shard) 
     made = await client.post(f"{PATH}/t/run")
     body = made.json()
     assert (made.status_code, body["repeated"]) == (202, False)
-    assert body["executions"] == [body["execution_id"]]
     assert made.headers["location"] == f"/api/workspaces/acme/executions/{body['execution_id']}"
     assert (await client.get(made.headers["location"])).json()["execution"]["state"] == "queued"
     (claimed,) = await claim_all(shard)
@@ -105,7 +104,7 @@ async def test_a_backfill_is_counted_first(client: httpx.AsyncClient, shard: Sha
     body = counted.json()
     assert (counted.status_code, body["dry_run"], body["count"], body["at_most"]) == (200, True, 24, 1000)
     assert body["first"][:2] == ["2026-09-20T00:00:00.000Z", "2026-09-20T01:00:00.000Z"]
-    assert (len(body["first"]), body["executions"]) == (10, [])
+    assert (len(body["first"]), body["execution_ids"]) == (10, [])
     assert await claim_all(shard) == []
 
 
@@ -115,7 +114,7 @@ async def test_a_backfill_makes_an_execution_for_each_slot(
     asked = {"from": "2026-09-21T10:00:00Z", "to": "2026-09-21T13:00:00Z"}
     made = await client.post(f"{PATH}/t/backfill", json=asked)
     body = made.json()
-    assert (made.status_code, body["count"], len(body["executions"])) == (202, 3, 3)
+    assert (made.status_code, body["count"], len(body["execution_ids"])) == (202, 3, 3)
     sent = []
     for number in range(3):  # one after another
         (one,) = await claim_all(shard, number=number)
@@ -190,7 +189,7 @@ async def test_a_backfill_with_a_key_is_made_once(client: httpx.AsyncClient, sha
     first, second = [
         (await client.post(f"{PATH}/t/backfill", json=asked, headers=key)).json() for _ in range(2)
     ]
-    assert (first["executions"], second["repeated"]) == (second["executions"], True)
+    assert (first["execution_ids"], second["repeated"]) == (second["execution_ids"], True)
     assert len(await claim_all(shard)) == 3
     run = await client.post(f"{PATH}/t/run", headers=key)
     assert run.status_code == 422

@@ -52,7 +52,6 @@ class RunAnswer(WorkspaceAnswer, frozen=True, kw_only=True):
         str | None,
         about("The execution that was made; null where the backlog is full and no record of that is kept."),
     ]
-    executions: ExecutionIds
     repeated: Repeated
 
 
@@ -78,7 +77,7 @@ class BackfillAnswer(WorkspaceAnswer, frozen=True, kw_only=True):
     count: Annotated[int, about("The slots in that range.")]
     at_most: Annotated[int, about("So many one backfill may make.")]
     first: Annotated[list[Moment], about(f"The first {FIRST_SLOTS} of them.")]
-    executions: ExecutionIds
+    execution_ids: ExecutionIds
     repeated: Repeated
 
 
@@ -149,7 +148,6 @@ async def run_trigger(
         workspace_id=workspace_id,
         trigger_id=trigger_id,
         execution_id=execution,
-        executions=made.executions,
         repeated=made.repeated,
     )
 
@@ -202,7 +200,7 @@ async def backfill_trigger(
         count=count,
         at_most=at_most,
         first=[rfc3339(slot) for slot in slots[:FIRST_SLOTS]],
-        executions=made.executions,
+        execution_ids=made.executions,
         repeated=made.repeated,
     )
 
