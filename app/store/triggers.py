@@ -328,7 +328,10 @@ async def check_past(
     for index, live in zip(past, known, strict=True):
         wanted = triggers[index][1]
         if not wanted.catch_up_missed and (live is None or live.at != wanted.at):
-            message = "this moment is past; set catch_up_missed to have it sent all the same"
+            message = (
+                "this moment is past; with catch_up_missed it is sent all the same, if it is not older than"
+                " catch_up_window_seconds, a day unless given"
+            )
             faults.append(Fault(f"triggers[{index}].at" if in_set else "at", message))
     if faults:
         raise InvalidRequest("A one-off lies in the past; nothing was stored.", faults)
