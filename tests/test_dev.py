@@ -196,6 +196,7 @@ def test_a_newcomer_sees_executions_and_a_second_run_finds_them(dev: DevFactory,
     assert set(first.children) == {"guard", "redis", "api", "worker"}
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
     assert "redis-cli -s" in first.text()
+    assert f"{first.api}/docs" in first.text()
     seen = until(first.succeeded, 10, "executions of the demo")
     before = first.get("/api/workspaces/demo/triggers")
 

@@ -235,6 +235,7 @@ class Supervisor:
             redis, data = _without_password(self._redis_url), "in that Redis"
         rows = [
             ("API", api),
+            ("Docs", f"{api}/docs"),
             ("Health", f"{api}/health"),
             ("Echo", f"{api}/echo"),
             ("Executions", f"{api}/api/workspaces/{workspace}/executions"),
