@@ -68,7 +68,7 @@ async def configure(shard: Shard, workspace: str, settings: WorkspaceSettings) -
     values: list[str] = []
     for name, value in msgspec.structs.asdict(settings).items():
         values += [name, "" if value is None else str(value)]
-    return bool(await shard.run("configure_workspace", workspace, *values))
+    return bool(await shard.run("configure_workspace", shard.policy, workspace, *values))
 
 
 async def page(shard: Shard, after: str = "", limit: int = 100) -> tuple[list[Workspace], str | None]:
