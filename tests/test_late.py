@@ -165,7 +165,9 @@ async def test_caught_up_slots_take_no_more_places_than_their_workspace_has(
     assert len(await executions.open_ids(shard, "acme")) == 8
 
 
-async def test_a_single_caught_up_slot_waits_for_live_ones_too(make_shard: ShardFactory, clock: Clock) -> None:
+async def test_a_single_caught_up_slot_waits_for_live_ones_too(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
     shard = make_shard(max_concurrency=1)
     live = define("*/5 * * * * *")
     clock.now = clock.now // HOUR * HOUR
