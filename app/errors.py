@@ -10,8 +10,12 @@ CronspaceError
     ├── NotFound           404
     ├── MethodNotAllowed   405
     ├── ReplaceConflict    409, other changes of the workspace kept winning
-    ├── ConfirmationRequired  409, a replace would delete much
+    ├── ConfirmationRequired  409, a call would delete much
+    ├── TriggerExists      409, a trigger of that id is there
     ├── WorkspaceErasing   409, the workspace is being erased
+    ├── ExecutionFinished  409, what has ended can't be cancelled
+    ├── NotDeadLetter      409, only dead letters are retried and deleted
+    ├── AlreadyRetried     409, the dead letter was retried before
     ├── RevisionConflict   412, somebody else changed the set first
     ├── IdempotencyConflict  422, the key was used for another call
     └── StoreUnavailable   503, Redis can't be reached or refuses to write
@@ -119,11 +123,19 @@ class ReplaceConflict(ApiError):
 
 
 class ConfirmationRequired(ApiError):
-    """The call would delete more of the set than the server does unasked; repeat it with `confirm=true`."""
+    """The call would delete more than the server does unasked; repeat it with `confirm` as `detail` says."""
 
     status = 409
     code = "confirmation_required"
     title = "Confirmation required"
+
+
+class TriggerExists(ApiError):
+    """The workspace has a trigger of that id; take another one, or put it with its id in the path."""
+
+    status = 409
+    code = "trigger_exists"
+    title = "Trigger exists"
 
 
 class WorkspaceErasing(ApiError):
@@ -132,6 +144,35 @@ class WorkspaceErasing(ApiError):
     status = 409
     code = "workspace_erasing"
     title = "Workspace is being erased"
+
+
+class ExecutionFinished(ApiError):
+    """The execution has ended: there is nothing left to cancel."""
+
+    status = 409
+    code = "execution_finished"
+    title = "Execution has ended"
+
+
+class NotDeadLetter(ApiError):
+    """The execution is no dead letter: only what failed for good can be retried and deleted."""
+
+    status = 409
+    code = "not_a_dead_letter"
+    title = "Not a dead letter"
+
+
+class AlreadyRetried(ApiError):
+    """The dead letter was retried before; `Location` is the execution that did."""
+
+    status = 409
+    code = "already_retried"
+    title = "Retried before"
+    sends: ClassVar[Mapping[str, str]] = {"Location": "The execution that retried it."}
+
+    def __init__(self, detail: str, location: str) -> None:
+        super().__init__(detail)
+        self.headers = {"location": location}
 
 
 class RevisionConflict(ApiError):

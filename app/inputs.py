@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
@@ -19,6 +19,13 @@ from app.trigger_fields import DstPolicy
 from app.zones import load_zone
 
 _NO_DST = DstPolicy()
+
+
+class ShownDstPolicy(Struct, frozen=True, kw_only=True):
+    """What a cron schedule does where the clock changes; null: as Debian's cron does."""
+
+    gap: Literal["after", "skip"] | None
+    repeat: Literal["first", "second", "both"] | None
 
 
 class Defaults(Struct, frozen=True, kw_only=True):
@@ -175,7 +182,9 @@ class TriggerFields(Struct, frozen=True, kw_only=True):
     interval: of.IntervalSeconds | None
     at: of.Moment | None
     timezone: of.Zone
-    dst_policy: of.ClockChange
+    dst_policy: Annotated[
+        ShownDstPolicy | None, Meta(description="Null: as Debian's cron does at clock changes.")
+    ]
     starts_at: of.Moment | None
     ends_at: of.Moment | None
     max_runs: of.MaxRuns | None
@@ -184,7 +193,7 @@ class TriggerFields(Struct, frozen=True, kw_only=True):
     url: of.Url
     method: of.Verb
     headers: of.Headers
-    payload: of.Payload
+    payload: of.ShownPayload
     timeout_seconds: of.Timeout
     overlap_policy: of.Overlap
     queue_limit: of.QueueLimit | None
@@ -204,7 +213,7 @@ class TriggerFields(Struct, frozen=True, kw_only=True):
 def shown(definition: Definition, mask: bool = True) -> TriggerFields:
     """A stored definition's fields; with ``mask`` without what is likely to be a credential."""
     d = definition
-    dst = DstPolicy(gap=d.dst_gap or None, repeat=d.dst_repeat or None)
+    dst = ShownDstPolicy(gap=d.dst_gap or None, repeat=d.dst_repeat or None)
     return TriggerFields(
         name=d.name or None,
         description=d.description or None,

@@ -6,6 +6,7 @@ touches one node only. Ids never contain ``:`` (see :data:`app.models.ID_PATTERN
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 FINISHED_STATES = ("succeeded", "failed", "cancelled", "skipped", "missed")
@@ -46,8 +47,10 @@ class Keys:
 
         ``meta``         HASH: revision; serial of the last change, and what it replied (replaced, edited);
                          positions (the next one); created (ms); paused (since ms, note) and spans (former
-                         pauses); erasing; what the workspace sets itself (see ``app/store/workspaces.py``)
+                         pauses); erasing, erased_to (a cursor); what the workspace sets itself
+                         (see ``app/store/workspaces.py``)
         ``definitions``  HASH: trigger → definition (msgpack)
+        ``erasing``      HASH: the same, while the workspace is being erased
         ``states``       HASH: trigger → what the ticker needs beside the due index (msgpack array, see
                          ``store/lua/_keys.lua``)
         ``due``          ZSET: trigger → its next slot, ms
@@ -96,6 +99,18 @@ class Keys:
 def execution_id(workspace: str, trigger: str, slot_ms: int) -> str:
     """The id of a slot's execution: a function of the three, the same on every shard and after any loss."""
     return f"{workspace}:{trigger}:{slot_ms}"
+
+
+def assigned_time(execution: str, slot_ms: int, jitter_ms: int) -> int:
+    """When a slot's execution may start, ms: a stable part of its trigger's jitter after the slot.
+
+    The same as ``ready_at`` in ``store/lua/_open.lua``.
+    """
+    if not jitter_ms:
+        return slot_ms
+    return slot_ms + int(hashlib.sha1(execution.encode(), usedforsecurity=False).hexdigest()[:8], 16) % (
+        jitter_ms + 1
+    )
 
 
 def own_execution_id(workspace: str, trigger: str, slot_ms: int, kind: str, token: str) -> str:

@@ -9,7 +9,23 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.applications import Starlette
 
-from app.api import cron, echo, executions, health, triggers
+from app.api import (
+    all_executions,
+    bulk,
+    cron,
+    echo,
+    executions,
+    health,
+    history,
+    ledger,
+    metrics,
+    orders,
+    revisions,
+    stats,
+    trigger_sets,
+    triggers,
+    workspaces,
+)
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS
 from app.api.reference import reference_routes
@@ -19,7 +35,22 @@ from app.logs import set_up_logging
 from app.store import Shard, connect
 
 # In the order of the document.
-NOUNS = (triggers.noun, executions.noun, cron.noun, health.noun)
+NOUNS = (
+    workspaces.noun,
+    trigger_sets.noun,
+    triggers.noun,
+    orders.noun,
+    bulk.noun,
+    revisions.noun,
+    executions.noun,
+    metrics.noun,
+    history.noun,
+    ledger.noun,
+    stats.noun,
+    all_executions.noun,
+    cron.noun,
+    health.noun,
+)
 
 
 def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:

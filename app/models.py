@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -77,9 +78,23 @@ _pack = msgspec.msgpack.Encoder()
 _unpack_definition = msgspec.msgpack.Decoder(Definition)
 
 
+_WITH_DEFAULT = {
+    field.name: field.default
+    for field in msgspec.structs.fields(Definition)
+    if isinstance(field.default, str | float | int) and not isinstance(field.default, bool)
+}
+_values = attrgetter(*_WITH_DEFAULT)
+
+
 def pack_definition(definition: Definition) -> bytes:
     """The bytes that are stored, and compared to find out whether a trigger changed."""
-    return _pack.encode(definition)
+    # msgspec leaves out what is the default object itself, not what equals it.
+    usual = {
+        name: default
+        for (name, default), value in zip(_WITH_DEFAULT.items(), _values(definition), strict=True)
+        if value is not default and value == default
+    }
+    return _pack.encode(msgspec.structs.replace(definition, **usual) if usual else definition)
 
 
 def unpack_definition(packed: bytes) -> Definition:
@@ -153,6 +168,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     next_slot: int | None
     error: str | None = None
     pause: Pause | None = None
+    disabled_since: int | None = None
     runs: int = 0  # executions made, counted where `max_runs` bounds them
     anchor: int = 0  # from where an interval counts; 0: from `starts_at`, or it is none
     last: LastSlot | None = None  # read where it is asked for

@@ -15,6 +15,9 @@ DAY = 86_400  # seconds
 
 MOST_TAGS, MOST_CODES = 20, 100  # in one trigger
 
+# A value of any kind: said in full, because an empty schema looks like a forgotten one.
+ANY_JSON = {"type": ["object", "array", "string", "number", "boolean", "null"]}
+
 TriggerId = Annotated[
     Id,
     Meta(
@@ -106,6 +109,7 @@ Payload = Annotated[
         examples=[{"event": "nightly", "at": "{{scheduled_at}}"}, "a=1&b=2"],
     ),
 ]
+ShownPayload = Annotated[Raw, Meta(description="Any JSON; null for none.", extra_json_schema=ANY_JSON)]
 Timeout = Annotated[
     float, Meta(gt=0, le=3600, description="Bounds a whole attempt. Default: the workspace's, or 30.")
 ]

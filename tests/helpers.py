@@ -92,12 +92,18 @@ class Target:
         self.hold = asyncio.Event()
         self.hold.set()
         self._serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._readers: list[asyncio.StreamReader] = []
+
+    def hung_up(self) -> int:
+        """How many connections the callers have closed."""
+        return sum(reader.at_eof() for reader in self._readers)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         task = asyncio.current_task()
         assert task is not None
         self._serving[task] = writer
+        self._readers.append(reader)
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")

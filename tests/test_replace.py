@@ -10,7 +10,7 @@ from helpers import accounts_balance, claim_all, define, failed, numbered, succe
 
 from app.clock import day_of
 from app.errors import ReplaceConflict
-from app.models import State
+from app.models import State, pack_definition
 from app.store import Shard, catalog, executions, history, queue, ticking, triggers, upkeep
 
 pytestmark = pytest.mark.anyio
@@ -252,3 +252,15 @@ async def test_a_preparation_that_was_lost_wipes_nothing(
     done = await triggers.replace(shard, "acme", numbered(7))
     assert (done.added, done.removed, losses) == (7, 5, 0)
     assert len((await catalog.read(shard, "acme")).triggers) == 7
+
+
+def test_equal_definitions_have_equal_bytes() -> None:
+    usual = define()
+    given = define(
+        timezone="".join(["U", "TC"]),
+        timeout_seconds=float("30"),
+        retry_max_delay_seconds=float("3600"),
+        catch_up_window_seconds=int("86400"),
+        name="".join([]),
+    )
+    assert pack_definition(given) == pack_definition(usual)

@@ -1,84 +1,115 @@
-"""What became of the slots."""
+"""What became of the slots: executions one by one, listed, cancelled, retried, deleted."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from app.api.fields import Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about, moment
+from app.api.fields import JSON_TYPES, Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about
 from app.api.operations import Noun
-from app.clock import rfc3339
-from app.errors import Fault, InvalidRequest, NotFound
-from app.formats import Cursor, Moment
-from app.models import Attempt, Execution, FailureKind, State
-from app.store import Shard
+from app.api.ranges import DaysQuery, Instant, days_of, ms_of, shown_day
+from app.api.shapes import (
+    ListedExecution,
+    Period,
+    ShownAttempt,
+    listed,
+    need_trigger,
+    period,
+    shown_attempt,
+)
+from app.api.trigger_inputs import Idempotency
+from app.api.workspaces import ExecutionCounts
+from app.errors import (
+    AlreadyRetried,
+    ExecutionFinished,
+    Fault,
+    IdempotencyConflict,
+    InvalidRequest,
+    NotDeadLetter,
+    NotFound,
+)
+from app.formats import Cursor
+from app.masking import MASK, mask_headers
+from app.models import Execution, Method, State, unpack_definition
+from app.store import Shard, history, orders, workspaces
 from app.store import executions as store
 
-noun = Noun("executions", "What became of the slots.", "/api/workspaces/{workspace_id}/executions")
+noun = Noun("executions", "What became of the slots.", "/api/workspaces/{workspace_id}")
 
-ExecutionId = Annotated[str, about("The execution's id.", examples=["acme:nightly-report:1790000040000"])]
-Status = Annotated[int | None, about("The target's answer; null when there was none.")]
+ExecutionId = Annotated[str, about("The execution's id.", examples=["acme:nightly-report:1790000000000"])]
+Since = Annotated[
+    Instant | None,
+    about("Only those from this moment on: the end of what has ended, else when it was queued."),
+]
+Until = Annotated[Instant | None, about("Only those before this moment.")]
+FailedSince = Annotated[Instant | None, about("Only those that failed from this moment on.")]
+FailedUntil = Annotated[Instant | None, about("Only those that failed before this moment.")]
 
 
-class ListQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which executions."""
+class TriggerExecutionsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which executions of a trigger."""
 
-    state: Annotated[State | None, about("Only those in this state.")] = None
-    trigger: Annotated[TriggerId | None, about("Only those of this trigger.")] = None
+    state: Annotated[
+        Annotated[list[State], Meta(min_length=1)] | None, about("Only those in one of these states.")
+    ] = None
+    since: Since = msgspec.field(name="from", default=None)
+    until: Until = msgspec.field(name="to", default=None)
     limit: Annotated[int, Meta(ge=1, le=500, description="How many at most.")] = 50
     cursor: Annotated[Cursor | None, about("Begins after the page that gave it.")] = None
 
 
-class Failure(Answer, frozen=True, kw_only=True):
-    """Why an attempt failed."""
+class ListQuery(TriggerExecutionsQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which executions."""
 
-    kind: FailureKind
-    message: str
-
-
-class ListedExecution(Answer, frozen=True, kw_only=True):
-    """What became of one slot."""
-
-    id: Annotated[str, about("Made of workspace, trigger and slot.")]
-    trigger_id: str
-    state: State
-    reason: Annotated[str | None, about("Why it was skipped, missed or cancelled.")]
-    scheduled_at: Annotated[Moment, about("The slot.")]
-    queued_at: Moment | None
-    started_at: Annotated[Moment | None, about("When the first attempt began.")]
-    finished_at: Moment | None
-    next_attempt_at: Annotated[Moment | None, about("When it is tried again, while it is retrying.")]
-    lateness_ms: Annotated[int | None, about("From the slot to the first attempt.")]
-    duration_ms: Annotated[int | None, about("From the first attempt to the end of the last.")]
-    attempt_count: int
-    status: Status
-    error: Annotated[Failure | None, about("Of the last attempt.")]
-    worker: Annotated[str | None, about("Which worker has it, or had it last.")]
+    trigger: Annotated[TriggerId | None, about("Only those of this trigger, which may be gone.")] = None
+    tag: Annotated[str | None, about("Only those of triggers that have this tag now.")] = None
 
 
-class ShownAttempt(Answer, frozen=True, kw_only=True):
-    """One HTTP request."""
+class LettersQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which dead letters."""
 
-    attempt: Annotated[int, about("Counted from 1.")]
-    started_at: Moment
-    finished_at: Moment
-    duration_ms: int
-    status: Status
-    error: Failure | None
-    response_snippet: Annotated[str | None, about("The beginning of the target's answer.")]
-    worker: str
+    state: Annotated[Literal["failed"], about("Says what is deleted: only dead letters can be.")]
+    trigger: Annotated[TriggerId | None, about("Only those of this trigger, which may be gone.")] = None
+    since: FailedSince = msgspec.field(name="from", default=None)
+    until: FailedUntil = msgspec.field(name="to", default=None)
+
+
+class RetryInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which dead letters are retried; without any field all."""
+
+    trigger: Annotated[TriggerId | None, about("Only those of this trigger, which may be gone.")] = None
+    since: FailedSince = msgspec.field(name="from", default=None)
+    until: FailedUntil = msgspec.field(name="to", default=None)
+    limit: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        about("How many at most, the oldest first; never more than CRONSPACE_MAX_BACKFILL."),
+    ] = None
+
+
+class SentRequest(Answer, frozen=True, kw_only=True):
+    """The request that a dead letter keeps. Variables stand as the trigger has them."""
+
+    method: Method
+    url: str
+    headers: Annotated[dict[str, str], about(f"Values that look like credentials are shown as {MASK}.")]
+    payload: Annotated[msgspec.Raw, about("Any JSON value; null for none.", type=JSON_TYPES)]
+    timeout_seconds: float
 
 
 class ShownExecution(ListedExecution, frozen=True, kw_only=True):
     """What became of one slot, with every attempt."""
 
     attempts: list[ShownAttempt]
+    request: Annotated[
+        SentRequest | None, about("Of a dead letter: what was sent, and what a retry sends. Else null.")
+    ]
+    retried_as: Annotated[str | None, about("Of a dead letter: the execution that retried it.")]
 
 
 class ExecutionList(WorkspaceAnswer, frozen=True, kw_only=True):
-    """A page of executions, newest slots first."""
+    """A page of executions, newest first."""
 
     count: Annotated[int, about("How many are on this page.")]
     executions: list[ListedExecution]
@@ -91,85 +122,268 @@ class ExecutionAnswer(WorkspaceAnswer, frozen=True, kw_only=True):
     execution: ShownExecution
 
 
-@noun.operation("GET")
+class ExecutionRetried(WorkspaceAnswer, frozen=True, kw_only=True):
+    """The execution that retries a dead letter."""
+
+    execution_id: str
+    retried: Annotated[str, about("The dead letter.")]
+    repeated: Annotated[bool, about("Whether this is the answer to an earlier call with the same key.")]
+
+
+class LettersRetried(WorkspaceAnswer, frozen=True, kw_only=True):
+    """The executions that retry dead letters."""
+
+    count: int
+    execution_ids: list[str]
+    remaining: Annotated[int, about("Dead letters of that kind that were never retried, beyond these.")]
+    repeated: Annotated[bool, about("Whether this is the answer to an earlier call with the same key.")]
+
+
+class LettersDeleted(WorkspaceAnswer, frozen=True, kw_only=True):
+    """Dead letters are gone."""
+
+    deleted: int
+
+
+class ExecutionStats(WorkspaceAnswer, frozen=True, kw_only=True):
+    """Executions as they are now, and as they were counted."""
+
+    now: Annotated[ExecutionCounts, about("By state, as far as they are kept.")]
+    first_day: Annotated[str, about("The first UTC day that was counted.", format="date")]
+    last_day: Annotated[str, about("The last one.", format="date")]
+    counted: Annotated[Period, about("Of these days together, whatever is kept.")]
+
+
+@noun.operation("GET", "/executions")
 async def list_executions(shard: Shard, workspace_id: WorkspaceId, query: ListQuery) -> ExecutionList:
-    """Executions, newest first."""
+    """Executions, newest first.
+
+    The time that the list and `from` and `to` go by is the end of what has ended; of open executions it is
+    when they were queued, and the slot of those that wait for a free place. A page may hold fewer than
+    `limit` where matches are rare: go on while there is a `next_cursor`.
+    """
+    return await _list(shard, workspace_id, query, query.trigger, query.tag)
+
+
+@noun.operation("GET", "/triggers/{trigger_id}/executions", errors=(NotFound,))
+async def list_trigger_executions(
+    shard: Shard, workspace_id: WorkspaceId, trigger_id: TriggerId, query: TriggerExecutionsQuery
+) -> ExecutionList:
+    """Executions of one trigger, newest first."""
+    await need_trigger(shard, workspace_id, trigger_id)
+    return await _list(shard, workspace_id, query, trigger_id, None)
+
+
+@noun.operation("GET", "/executions/stats")
+async def get_execution_stats(shard: Shard, workspace_id: WorkspaceId, query: DaysQuery) -> ExecutionStats:
+    """Executions by state now, and how those of a day or a range of days went; today, if not told."""
+    (held,) = await workspaces.counts(shard, [workspace_id])
+    days = days_of(query, await shard.now_ms(), shard.settings.keep_days, 1)
+    return ExecutionStats(
+        workspace_id=workspace_id,
+        now=ExecutionCounts(**held.executions),
+        first_day=shown_day(days.start),
+        last_day=shown_day(days.stop - 1),
+        counted=period(await history.days(shard, workspace_id, "", days)),
+    )
+
+
+@noun.operation("GET", "/executions/{execution_id}", errors=(NotFound,))
+async def get_execution(
+    shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId
+) -> ExecutionAnswer:
+    """One execution with every attempt; a dead letter with its request."""
+    return await _answer(shard, workspace_id, execution_id)
+
+
+@noun.operation("POST", "/executions/{execution_id}/cancel", errors=(NotFound, ExecutionFinished))
+async def cancel_execution(
+    shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId
+) -> ExecutionAnswer:
+    """Cancel an execution that is queued, retrying or running.
+
+    A running request is cut off, on whichever worker it runs; whether it arrived is unknown.
+    """
+    execution = await _need(shard, workspace_id, execution_id)
+    became = await orders.cancel(shard, [execution.id])
+    if became[execution.id] == "finished":
+        raise ExecutionFinished(f"{execution_id!r} has ended: there is nothing left to cancel.")
+    return await _answer(shard, workspace_id, execution_id)
+
+
+@noun.operation(
+    "POST",
+    "/executions/{execution_id}/retry",
+    status=202,
+    errors=(NotFound, NotDeadLetter, AlreadyRetried, IdempotencyConflict),
+)
+async def retry_execution(
+    shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId, headers: Idempotency
+) -> ExecutionRetried:
+    """Send a dead letter once more, with the request that it keeps, even if its trigger has gone.
+
+    The retry is an execution of its own, with the slot of the dead letter; it goes ahead at once.
+    """
+    letter = await _need_letter(shard, workspace_id, execution_id)
+    made = await orders.make(
+        shard,
+        workspace_id,
+        "retry",
+        await _retries(shard, workspace_id, [letter.id]),
+        idempotency_key=headers.idempotency_key or "",
+        asked=f"retry {letter.id}".encode(),
+    )
+    if not made.executions:
+        (retry,) = await orders.retried_as(shard, workspace_id, [letter.id])
+        if retry is None:
+            raise _gone(workspace_id, execution_id)
+        raise AlreadyRetried(
+            f"{execution_id!r} was retried before, as {retry!r}. Retry that one if it failed, too.",
+            f"/api/workspaces/{workspace_id}/executions/{retry}",
+        )
+    return ExecutionRetried(
+        workspace_id=workspace_id,
+        execution_id=made.executions[0],
+        retried=letter.id,
+        repeated=made.repeated,
+    )
+
+
+@noun.operation("POST", "/executions/retry", status=202, errors=(NotFound, IdempotencyConflict))
+async def retry_dead_letters(
+    shard: Shard, workspace_id: WorkspaceId, headers: Idempotency, body: RetryInput
+) -> LettersRetried:
+    """Send dead letters once more, the oldest first, a bounded number at once.
+
+    Those that were retried before are passed over. These retries wait until no live execution is ready, so
+    that they do not hold up what is due now. Call it again while some remain.
+    """
+    await _need_workspace(shard, workspace_id)
+    ids = await orders.letters(
+        shard, workspace_id, trigger=body.trigger, since=ms_of(body.since), until=ms_of(body.until)
+    )
+    retried = await orders.retried_as(shard, workspace_id, ids)
+    waiting = [id_ for id_, retry in zip(ids, retried, strict=True) if retry is None]
+    most = shard.settings.max_backfill
+    chosen = waiting[: min(most, body.limit or most)]
+    made = await orders.make(
+        shard,
+        workspace_id,
+        "retry",
+        await _retries(shard, workspace_id, chosen),
+        yielding=True,
+        idempotency_key=headers.idempotency_key or "",
+        asked=b"retry letters " + msgspec.json.encode(body),
+    )
+    return LettersRetried(
+        workspace_id=workspace_id,
+        count=len(made.executions),
+        execution_ids=made.executions,
+        remaining=len(waiting) - (0 if made.repeated else len(chosen)),
+        repeated=made.repeated,
+    )
+
+
+@noun.operation("DELETE", "/executions/{execution_id}", errors=(NotFound, NotDeadLetter))
+async def delete_dead_letter(
+    shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId
+) -> LettersDeleted:
+    """Delete a dead letter. What was counted of it stays."""
+    letter = await _need_letter(shard, workspace_id, execution_id)
+    deleted = await orders.remove_letters(shard, workspace_id, [letter.id])
+    return LettersDeleted(workspace_id=workspace_id, deleted=deleted)
+
+
+@noun.operation("DELETE", "/executions")
+async def delete_dead_letters(shard: Shard, workspace_id: WorkspaceId, query: LettersQuery) -> LettersDeleted:
+    """Delete dead letters: of a trigger, of a time, or all. What was counted of them stays."""
+    ids = await orders.letters(
+        shard, workspace_id, trigger=query.trigger, since=ms_of(query.since), until=ms_of(query.until)
+    )
+    deleted = await orders.remove_letters(shard, workspace_id, ids)
+    return LettersDeleted(workspace_id=workspace_id, deleted=deleted)
+
+
+async def _list(
+    shard: Shard, workspace: str, query: TriggerExecutionsQuery, trigger: str | None, tag: str | None
+) -> ExecutionList:
     try:
         page = await store.list_newest(
             shard,
-            workspace_id,
+            workspace,
             state=query.state,
-            trigger=query.trigger,
+            trigger=trigger,
+            tag=tag,
+            since=ms_of(query.since),
+            until=ms_of(query.until),
             limit=query.limit,
             cursor=query.cursor,
         )
     except ValueError as error:
         raise InvalidRequest("The cursor is not valid.", [Fault("cursor", str(error))]) from error
     return ExecutionList(
-        workspace_id=workspace_id,
+        workspace_id=workspace,
         count=len(page.executions),
-        executions=[_listed(execution) for execution in page.executions],
+        executions=[listed(execution) for execution in page.executions],
         next_cursor=page.next_cursor,
     )
 
 
-@noun.operation("GET", "/{execution_id}", errors=(NotFound,))
-async def get_execution(
-    shard: Shard,
-    workspace_id: WorkspaceId,
-    execution_id: Annotated[
-        str, about("The execution's id.", examples=["acme:nightly-report:1790000040000"])
-    ],
-) -> ExecutionAnswer:
-    """One execution with every attempt."""
-    execution = await store.get(shard, workspace_id, execution_id)
-    if execution is None:
-        raise NotFound(
-            f"There is no execution {execution_id!r} in {workspace_id!r}: its id is wrong, or it is kept no"
-            " more."
-        )
+async def _answer(shard: Shard, workspace: str, id_: str) -> ExecutionAnswer:
+    execution = await _need(shard, workspace, id_)
+    request, retry = None, None
+    if execution.state == State.FAILED:
+        (packed,) = await orders.requests_of(shard, workspace, [id_])
+        (retry,) = await orders.retried_as(shard, workspace, [id_])
+        request = None if packed is None else _sent(packed)
     shown = ShownExecution(
-        **msgspec.structs.asdict(_listed(execution)),
-        attempts=[_attempt(number, one) for number, one in enumerate(execution.attempts, 1)],
+        **msgspec.structs.asdict(listed(execution)),
+        attempts=[shown_attempt(number, one) for number, one in enumerate(execution.attempts, 1)],
+        request=request,
+        retried_as=retry,
     )
-    return ExecutionAnswer(workspace_id=workspace_id, execution=shown)
+    return ExecutionAnswer(workspace_id=workspace, execution=shown)
 
 
-def _listed(execution: Execution) -> ListedExecution:
-    last = execution.attempts[-1] if execution.attempts else None
-    started = execution.started
-    ended = last.started + last.duration if last and execution.finished is not None else None
-    return ListedExecution(
-        id=execution.id,
-        trigger_id=execution.trigger,
-        state=execution.state,
-        reason=execution.reason,
-        scheduled_at=rfc3339(execution.slot),
-        queued_at=moment(execution.queued),
-        started_at=moment(execution.started),
-        finished_at=moment(execution.finished),
-        next_attempt_at=moment(execution.next_attempt),
-        lateness_ms=None if started is None else max(0, started - execution.slot),
-        duration_ms=None if ended is None or started is None else ended - started,
-        attempt_count=len(execution.attempts),
-        status=last.status or None if last else None,
-        error=_failure(last) if last else None,
-        worker=execution.worker,
+def _sent(packed: bytes) -> SentRequest:
+    definition = unpack_definition(packed)
+    return SentRequest(
+        method=definition.method,
+        url=definition.url,
+        headers=mask_headers(definition.headers),
+        payload=msgspec.Raw(definition.payload or b"null"),
+        timeout_seconds=definition.timeout_seconds,
     )
 
 
-def _attempt(number: int, attempt: Attempt) -> ShownAttempt:
-    return ShownAttempt(
-        attempt=number,
-        started_at=rfc3339(attempt.started),
-        finished_at=rfc3339(attempt.started + attempt.duration),
-        duration_ms=attempt.duration,
-        status=attempt.status or None,
-        error=_failure(attempt),
-        response_snippet=attempt.snippet or None,
-        worker=attempt.worker,
+async def _retries(shard: Shard, workspace: str, ids: list[str]) -> list[orders.Order]:
+    packed = await orders.requests_of(shard, workspace, ids)
+    return [
+        orders.retry_of(id_, None if one is None else unpack_definition(one))
+        for id_, one in zip(ids, packed, strict=True)
+    ]
+
+
+async def _need(shard: Shard, workspace: str, id_: str) -> Execution:
+    execution = await store.get(shard, workspace, id_)
+    if execution is None:
+        raise _gone(workspace, id_)
+    return execution
+
+
+async def _need_letter(shard: Shard, workspace: str, id_: str) -> Execution:
+    execution = await _need(shard, workspace, id_)
+    if execution.state != State.FAILED:
+        raise NotDeadLetter(f"{id_!r} is {execution.state}: only what failed for good is a dead letter.")
+    return execution
+
+
+async def _need_workspace(shard: Shard, workspace: str) -> None:
+    if await workspaces.get(shard, workspace) is None:
+        raise NotFound(f"There is no workspace {workspace!r}.")
+
+
+def _gone(workspace: str, id_: str) -> NotFound:
+    return NotFound(
+        f"There is no execution {id_!r} in {workspace!r}: its id is wrong, or it is kept no more."
     )
-
-
-def _failure(attempt: Attempt) -> Failure | None:
-    return Failure(kind=FailureKind(attempt.kind), message=attempt.message) if attempt.kind else None

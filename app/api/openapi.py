@@ -72,7 +72,7 @@ class _Schemas:
         inputs: set[Any] = set()
         lifted: set[type[msgspec.Struct]] = set()  # their fields stand as parameters
         for operation in operations:
-            answers.add(operation.answer)
+            answers.update(operation.answers)
             lifted.add(operation.query.struct)
             lifted.update({operation.headers.struct} if operation.headers else ())
             inputs.update(field.hint for field in operation.in_path.values())
@@ -219,10 +219,12 @@ def _parameter(where: str, name: str, schema: JSON, required: bool) -> JSON:
 
 
 def _answer(operation: Operation, status: int, schemas: _Schemas) -> JSON:
-    about = inspect.getdoc(operation.answer) or HTTPStatus(status).phrase
+    about = [inspect.getdoc(one) or HTTPStatus(status).phrase for one in operation.answers]
+    refs = [schemas.of(one) for one in operation.answers]
+    schema = {"anyOf": refs} if len(refs) > 1 else refs[0]
     shown: JSON = {
-        "description": about.partition("\n")[0],
-        "content": {"application/json": {"schema": schemas.of(operation.answer)}},
+        "description": " Or: ".join(one.partition("\n")[0] for one in about),
+        "content": {"application/json": {"schema": schema}},
     }
     if operation.answer_headers:
         shown["headers"] = _headers(operation.answer_headers)

@@ -18,8 +18,9 @@ The handler's parameters say what it takes:
 * ``shard``: the store; only an operation that takes it can answer 503
 * ``call``: the rest of the request, and the answer's status and headers
 
-The annotated type of what it returns is the answer. Whatever is wrong with path, query and headers is told at
-once, and unknown query parameters are refused: a misspelt ``?dry_run`` must not replace anything.
+The annotated type of what it returns is the answer; a union names answers to choose from.
+Whatever is wrong with path, query and headers is told at once, and unknown query parameters are refused: a
+misspelt ``?dry_run`` must not replace anything.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Operation:
     body: type[msgspec.Struct] | None
     body_required: bool
     body_reader: Body | None  # None: the handler parses it itself
-    answer: type[msgspec.Struct]
+    answers: tuple[type[msgspec.Struct], ...]
     statuses: tuple[int, ...]  # the usual one first
     answer_headers: Mapping[str, str]  # name → description
     errors: tuple[type[ApiError], ...]
@@ -188,7 +189,7 @@ def _declared(handler: Callable[..., Any], path: str, body: type[msgspec.Struct]
         "body": shape,
         "body_required": NoneType not in options,
         "body_reader": None if raw or shape is None else Body(shape),
-        "answer": answer,
+        "answers": get_args(answer) or (answer,),
     }
 
 
@@ -203,16 +204,28 @@ def _errors(declared: dict[str, Any], raised: tuple[type[ApiError], ...]) -> tup
 
 
 class _Resource:
-    """All operations of a path, as an ASGI application."""
+    """All operations of a path, as an ASGI application.
 
-    def __init__(self, operations: Iterable[Operation]) -> None:
-        self._operations = {one.method: one for one in operations}
-        methods = {*self._operations, "OPTIONS"} | ({"HEAD"} if "GET" in self._operations else set())
+    ``beside`` are those of a path with a parameter where this one has a word, which ``values`` gives: that
+    word may be an id, too, and then it can be reached with the methods that the word itself does not take.
+    ``Allow`` has this path's own methods, as the document has.
+    """
+
+    def __init__(
+        self,
+        operations: Iterable[Operation],
+        beside: Iterable[Operation] = (),
+        values: Mapping[str, str] | None = None,
+    ) -> None:
+        own = {one.method: one for one in operations}
+        self._operations = {one.method: one for one in beside} | own
+        self._values = values or {}
+        methods = {*own, "OPTIONS"} | ({"HEAD"} if "GET" in own else set())
         self._allow = ", ".join(sorted(methods))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        response = await self._answer_to(request)
+        scope["path_params"] = {**scope.get("path_params", {}), **self._values}
+        response = await self._answer_to(Request(scope, receive))
         await response(scope, receive, send)
 
     async def _answer_to(self, request: Request) -> Response:
@@ -237,7 +250,23 @@ def routes_of(nouns: Iterable[Noun]) -> list[Route]:
         for operation in noun.operations:
             paths.setdefault(operation.path, []).append(operation)
     ordered = sorted(paths, key=lambda path: [part.startswith("{") for part in path.split("/")])
-    return [Route(path, _Resource(paths[path])) for path in ordered]
+    return [Route(path, _resource_of(path, paths)) for path in ordered]
+
+
+def _resource_of(path: str, paths: Mapping[str, list[Operation]]) -> _Resource:
+    for other, operations in paths.items():
+        if values := _values_in(path, other):
+            return _Resource(paths[path], operations, values)
+    return _Resource(paths[path])
+
+
+def _values_in(path: str, other: str) -> dict[str, str]:
+    """The words of a path where another one, the same but for that, has parameters."""
+    pairs = list(zip(path.split("/"), other.split("/"), strict=False))
+    same = path.count("/") == other.count("/")
+    values = {theirs[1:-1]: own for own, theirs in pairs if own != theirs and theirs.startswith("{")}
+    fits = same and all(own == theirs or theirs[1:-1] in values for own, theirs in pairs)
+    return values if fits and not any(word.startswith("{") for word in values.values()) else {}
 
 
 async def _bounded(request: Request, limit: int) -> bytes:

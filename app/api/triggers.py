@@ -1,178 +1,221 @@
-"""A workspace's trigger set: the four calls whose shapes other programs rely on."""
+"""One trigger: created, read, put, patched, deleted, paused and resumed."""
 
 from __future__ import annotations
 
-import asyncio
 import re
+import secrets
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import Meta, Struct
 
-from app.api.fields import JSON_TYPES, Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about, moment
-from app.api.operations import Noun
-from app.errors import Fault, InvalidRequest, ReplaceConflict
-from app.formats import Cron, HttpUrl, Moment, Zone
-from app.inputs import ReplaceInput, TriggerInput
-from app.masking import MASK, mask_headers, unmask_headers
-from app.models import Changes, Definition, Method
-from app.models import Trigger as Stored
-from app.store import Shard, catalog
+from app.api.fields import TriggerId, WorkspaceAnswer, WorkspaceId
+from app.api.operations import Call, Noun
+from app.api.trigger_inputs import TRIGGERS_PATH, Condition, read_defaults, unmask
+from app.api.trigger_sets import CHANGE_ERRORS
+from app.api.trigger_shapes import ETAG, Revision, TriggerAnswer, etag, shown_trigger
+from app.errors import Fault, InvalidRequest, NotFound, TriggerExists
+from app.inputs import PatchInput, TriggerInput
+from app.models import Definition, Standing, Trigger
+from app.store import Shard, catalog, holds, revisions
 from app.store import triggers as store
-from app.validation import parse_replace
+from app.validation import parse_patch, parse_trigger
 
-# Header names whose values are credentials by all likelihood; answers show MASK instead.
-_SECRET_NAME = re.compile(r"auth|cookie|token|secret|password|signature|credential|api-?key|-key$", re.I)
+noun = Noun("triggers", "", TRIGGERS_PATH)
 
-noun = Noun(
-    "triggers", "What to send and when: a workspace's set.", "/api/workspaces/{workspace_id}/triggers"
+# Small letters and digits that are not taken for one another.
+_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+_LONGEST_SLUG = 40
+
+Wanted = Mapping[str, Definition | None]
+
+
+class TriggerDeleted(WorkspaceAnswer, frozen=True, kw_only=True):
+    """A trigger that was deleted."""
+
+    trigger_id: TriggerId
+    revision: Revision
+
+
+class PauseInput(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why something is paused."""
+
+    note: Annotated[str, Meta(max_length=500, description="For people.")] = ""
+
+
+@noun.operation(
+    "POST",
+    "/new",
+    body=TriggerInput,
+    status=201,
+    headers={**ETAG, "Location": "The trigger's own path."},
+    errors=(*CHANGE_ERRORS, TriggerExists),
 )
+async def create_trigger(
+    shard: Shard, call: Call, workspace_id: WorkspaceId, headers: Condition, body: bytes
+) -> TriggerAnswer:
+    """Add a trigger to the set.
 
-Revision = Annotated[int, about("Counts the accepted versions of the set.", minimum=0)]
-
-
-class Job(Answer, frozen=True, kw_only=True):
-    """A trigger as a replace shows it."""
-
-    job_id: Annotated[str, about("The workspace's id and the trigger's.")] = msgspec.field(name="jobId")
-    job_name: Annotated[str, about("A name for display.")] = msgspec.field(name="jobName")
-    cron: Annotated[Cron, about("When, in the trigger's time zone.")]
-    url: HttpUrl
-    method: Method
-    id: TriggerId
-    name: str | None
-    timezone: Zone
-    enabled: bool
-    next_run_at: Annotated[Moment | None, about("The next slot; null when there is none.")]
-
-
-class ListedJob(Job, frozen=True, kw_only=True):
-    """A trigger with its whole definition."""
-
-    headers: Annotated[dict[str, str], about(f"Values that look like credentials are shown as {MASK}.")]
-    timeout_seconds: float
-    max_retries: int
-    payload: Annotated[
-        msgspec.Raw | UnsetType, about("Any JSON value; left out when there is none.", type=JSON_TYPES)
-    ] = UNSET
-    error: Annotated[str | UnsetType, about("Why its next slot can't be computed.")] = UNSET
-
-
-class TriggersReplaced(WorkspaceAnswer, frozen=True, kw_only=True):
-    """What a replace did."""
-
-    removed: Annotated[int, about("The size of the old set.")]
-    added: Annotated[int, about("The size of the new set.")]
-    jobs: list[Job]
-    revision: Revision
-    changes: Changes
-
-
-class TriggerList(WorkspaceAnswer, frozen=True, kw_only=True):
-    """A whole set, in the order in which it was declared."""
-
-    count: int
-    jobs: list[ListedJob]
-    revision: Revision
-
-
-class TriggersDeleted(WorkspaceAnswer, frozen=True, kw_only=True):
-    """What emptying a set did."""
-
-    removed: Annotated[int, about("The size of the old set.")]
-    revision: Revision
-    changes: Changes
-
-
-@noun.operation("PUT", body=ReplaceInput, errors=(ReplaceConflict,), name="put_triggers")
-@noun.operation("POST", body=ReplaceInput, errors=(ReplaceConflict,))
-async def replace_triggers(shard: Shard, workspace_id: WorkspaceId, body: bytes) -> TriggersReplaced:
-    """Put the body's set in the place of the workspace's own.
-
-    The whole set is swapped at once. A trigger whose definition did not change keeps its next slot, its
-    phase and its history; nothing of a removed trigger is sent any more.
+    Without an id the server makes one: from the name, where there is one, and a random part.
     """
-    inputs = await asyncio.to_thread(parse_replace, body, shard.settings)  # a large one takes a while
-    ids = [str(index) if given.id is None else given.id for index, given in enumerate(inputs)]
-    definitions = await _unmask(shard, workspace_id, ids, inputs)
-    done = await store.replace(shard, workspace_id, list(zip(ids, definitions, strict=True)))
-    return TriggersReplaced(
-        workspace_id=workspace_id,
-        removed=done.removed,
-        added=done.added,
-        jobs=[
-            _job(workspace_id, id_, definition, slot)
-            for id_, definition, slot in zip(ids, definitions, done.next_slots, strict=True)
-        ],
-        revision=done.revision,
-        changes=done.changes,
-    )
+    defaults = await read_defaults(shard, workspace_id)
+    given = parse_trigger(body, shard.settings, defaults)
+    wanted = given.to_definition(defaults)
+    id_ = given.id or _new_id(given.name or "")
+
+    def create(current: Wanted) -> Wanted:
+        if current[id_] is not None:
+            raise TriggerExists(f"There is a trigger {id_!r} in {workspace_id!r} already.")
+        return {id_: unmask(wanted, None)}
+
+    done = await store.edit(shard, workspace_id, [id_], create, if_revision=headers.revision)
+    call.headers["location"] = f"{TRIGGERS_PATH.format(workspace_id=workspace_id)}/{id_}"
+    return await _stored(shard, call, workspace_id, id_, wanted, done)
 
 
-@noun.operation("GET")
-async def list_triggers(shard: Shard, workspace_id: WorkspaceId) -> TriggerList:
-    """The whole set, in the order in which it was declared."""
-    current = await catalog.read(shard, workspace_id)
-    return TriggerList(
-        workspace_id=workspace_id,
-        count=len(current.triggers),
-        jobs=[_listed(workspace_id, trigger) for trigger in current.triggers],
-        revision=current.revision,
-    )
+@noun.operation("GET", "/{trigger_id}", headers=ETAG, errors=(NotFound,))
+async def get_trigger(
+    shard: Shard, call: Call, workspace_id: WorkspaceId, trigger_id: TriggerId
+) -> TriggerAnswer:
+    """One trigger: its definition, and how it stands."""
+    return await _answer(shard, call, workspace_id, trigger_id)
 
 
-@noun.operation("DELETE", errors=(ReplaceConflict,))
-async def delete_triggers(shard: Shard, workspace_id: WorkspaceId) -> TriggersDeleted:
-    """Empty the set."""
-    done = await store.replace(shard, workspace_id, [])
-    return TriggersDeleted(
-        workspace_id=workspace_id, removed=done.removed, revision=done.revision, changes=done.changes
-    )
+@noun.operation(
+    "PUT", "/{trigger_id}", body=TriggerInput, status=(200, 201), headers=ETAG, errors=CHANGE_ERRORS
+)
+async def put_trigger(
+    shard: Shard,
+    call: Call,
+    workspace_id: WorkspaceId,
+    trigger_id: TriggerId,
+    headers: Condition,
+    body: bytes,
+) -> TriggerAnswer:
+    """Put a trigger's definition in the place of the one it has, or create it (201).
+
+    The others of the set stay as they are. A masked header value keeps what is stored.
+    """
+    defaults = await read_defaults(shard, workspace_id)
+    given = parse_trigger(body, shard.settings, defaults)
+    if given.id not in (None, trigger_id):
+        message = f"the path says {trigger_id!r}; a trigger keeps its id"
+        raise InvalidRequest("The body is not valid; nothing was stored.", [Fault("id", message)])
+    wanted = given.to_definition(defaults)
+
+    def put(current: Wanted) -> Wanted:
+        return {trigger_id: unmask(wanted, current[trigger_id])}
+
+    done = await store.edit(shard, workspace_id, [trigger_id], put, if_revision=headers.revision)
+    if done.changes[trigger_id] == "created":
+        call.status = 201
+    return await _stored(shard, call, workspace_id, trigger_id, wanted, done)
 
 
-def _job(workspace: str, id_: str, definition: Definition, next_slot: int | None) -> Job:
-    """Ids and names in the form that clients expect."""
-    return Job(
-        job_id=f"{workspace}:{id_}",
-        job_name=f"{workspace}-trigger-{id_}",
-        cron=definition.cron,
-        url=definition.url,
-        method=definition.method,
-        id=id_,
-        name=definition.name or None,
-        timezone=definition.timezone,
-        enabled=definition.enabled,
-        next_run_at=moment(next_slot),
-    )
+@noun.operation("PATCH", "/{trigger_id}", body=PatchInput, headers=ETAG, errors=(*CHANGE_ERRORS, NotFound))
+async def patch_trigger(
+    shard: Shard,
+    call: Call,
+    workspace_id: WorkspaceId,
+    trigger_id: TriggerId,
+    headers: Condition,
+    body: bytes,
+) -> TriggerAnswer:
+    """Change some of a trigger's fields: a JSON merge patch (RFC 7396).
+
+    Null unsets a field; headers, and an object as payload, are merged. A patch that names another of `cron`,
+    `interval` and `at` replaces the one that was there.
+    """
+    defaults = await read_defaults(shard, workspace_id)
+    patched: dict[str, Definition] = {}
+
+    def patch(current: Wanted) -> Wanted:
+        before = current[trigger_id]
+        if before is None:
+            raise no_trigger(workspace_id, trigger_id)
+        patched[trigger_id] = parse_patch(body, before, shard.settings, defaults, trigger_id)
+        return patched
+
+    done = await store.edit(shard, workspace_id, [trigger_id], patch, if_revision=headers.revision)
+    return await _stored(shard, call, workspace_id, trigger_id, patched[trigger_id], done)
 
 
-def _listed(workspace: str, trigger: Stored) -> ListedJob:
-    definition = trigger.definition
-    return ListedJob(
-        **msgspec.structs.asdict(_job(workspace, trigger.id, definition, trigger.next_slot)),
-        headers=mask_headers(definition.headers),
-        timeout_seconds=definition.timeout_seconds,
-        max_retries=definition.max_retries,
-        payload=msgspec.Raw(definition.payload) if definition.payload else UNSET,
-        error=trigger.error or UNSET,
-    )
+@noun.operation("DELETE", "/{trigger_id}", headers=ETAG, errors=(*CHANGE_ERRORS, NotFound))
+async def delete_trigger(
+    shard: Shard, call: Call, workspace_id: WorkspaceId, trigger_id: TriggerId, headers: Condition
+) -> TriggerDeleted:
+    """Delete a trigger. Nothing of it is sent any more; what a worker has begun may end."""
+
+    def delete(current: Wanted) -> Wanted:
+        if current[trigger_id] is None:
+            raise no_trigger(workspace_id, trigger_id)
+        return {trigger_id: None}
+
+    done = await store.edit(shard, workspace_id, [trigger_id], delete, if_revision=headers.revision)
+    call.headers["etag"] = etag(done.revision)
+    return TriggerDeleted(workspace_id=workspace_id, trigger_id=trigger_id, revision=done.revision)
 
 
-async def _unmask(
-    shard: Shard, workspace: str, ids: list[str], inputs: list[TriggerInput]
-) -> list[Definition]:
-    """The definitions, with what an answer had masked taken from what is stored."""
-    definitions = [given.to_definition() for given in inputs]
-    masked = [index for index, one in enumerate(definitions) if MASK in one.headers.values()]
-    stored = await store.read_definitions(shard, workspace, [ids[index] for index in masked])
-    faults = []
-    for index, known in zip(masked, stored, strict=True):
-        headers, strange = unmask_headers(
-            definitions[index].headers, None if known is None else known.headers
+@noun.operation("POST", "/{trigger_id}/pause", headers=ETAG, errors=(NotFound,))
+async def pause_trigger(
+    shard: Shard, call: Call, workspace_id: WorkspaceId, trigger_id: TriggerId, body: PauseInput | None
+) -> TriggerAnswer:
+    """Pause a trigger: no slot of it is due until it is resumed. What is open goes on.
+
+    A pause stands beside the definition: it is no revision, and a replace does not lift it. Of a paused one
+    only the note changes.
+    """
+    note = "" if body is None else body.note
+    if not await holds.pause_triggers(shard, workspace_id, [trigger_id], note):
+        raise no_trigger(workspace_id, trigger_id)
+    return await _answer(shard, call, workspace_id, trigger_id)
+
+
+@noun.operation("POST", "/{trigger_id}/resume", headers=ETAG, errors=(NotFound,))
+async def resume_trigger(
+    shard: Shard, call: Call, workspace_id: WorkspaceId, trigger_id: TriggerId
+) -> TriggerAnswer:
+    """Resume a paused trigger. Slots that fell into the pause stay unsent."""
+    if not await holds.resume_triggers(shard, workspace_id, [trigger_id]):
+        raise no_trigger(workspace_id, trigger_id)
+    return await _answer(shard, call, workspace_id, trigger_id)
+
+
+def no_trigger(workspace: str, trigger: str) -> NotFound:
+    """The error about a trigger that does not exist."""
+    return NotFound(f"There is no trigger {trigger!r} in {workspace!r}.")
+
+
+async def _answer(shard: Shard, call: Call, workspace: str, trigger: str) -> TriggerAnswer:
+    """A trigger as it is now; raises :class:`NotFound`."""
+    revision = await revisions.current(shard, workspace)
+    stored = await catalog.read_one(shard, workspace, trigger)
+    if stored is None:
+        raise no_trigger(workspace, trigger)
+    call.headers["etag"] = etag(revision)
+    return TriggerAnswer(workspace_id=workspace, revision=revision, trigger=shown_trigger(workspace, stored))
+
+
+async def _stored(
+    shard: Shard, call: Call, workspace: str, trigger: str, definition: Definition, done: store.Edited
+) -> TriggerAnswer:
+    """A trigger after an edit: how it stands now, with what this call stored."""
+    call.headers["etag"] = etag(done.revision)
+    stored = await catalog.read_one(shard, workspace, trigger)
+    if stored is None:  # somebody has deleted it since
+        standing = Standing.ACTIVE if definition.enabled else Standing.DISABLED
+        slot = done.next_slots[trigger]
+        stored = Trigger(
+            id=trigger, definition=definition, position=0, version=0, standing=standing, next_slot=slot
         )
-        message = "a masked value stands for a stored one, and here none is stored"
-        faults += [Fault(f"triggers[{index}].headers[{name!r}]", message) for name in strange]
-        definitions[index] = msgspec.structs.replace(definitions[index], headers=headers)
-    if faults:
-        raise InvalidRequest("The body has masked values that stand for nothing; nothing was stored.", faults)
-    return definitions
+    shown = msgspec.structs.replace(stored, definition=definition)
+    return TriggerAnswer(
+        workspace_id=workspace, revision=done.revision, trigger=shown_trigger(workspace, shown)
+    )
+
+
+def _new_id(name: str) -> str:
+    """An id for a trigger without one: readable, and short."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.casefold())[:_LONGEST_SLUG].strip("-") or "trigger"
+    return f"{slug}-{''.join(secrets.choice(_ALPHABET) for _ in range(8))}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from app.models import Pause, Standing, Trigger, TriggerSet, unpack_definition
 from app.store.executions import unpack_last_slots
@@ -26,6 +26,14 @@ class Found(Struct, frozen=True):
     revision: int
     triggers: list[Trigger]
     next_position: int | None
+
+
+class Soonest(Struct, frozen=True):
+    """A page of triggers by their next slot, and after which (slot, id) the next begins, if any does."""
+
+    revision: int
+    triggers: list[Trigger]
+    next_place: tuple[int, str] | None
 
 
 async def read(shard: Shard, workspace: str) -> TriggerSet:
@@ -98,11 +106,66 @@ async def find(
     return Found(revision, found, order[end - 1][0] if end < len(order) else None)
 
 
-async def soonest(shard: Shard, workspace: str, limit: int, offset: int = 0) -> list[Trigger]:
-    """Triggers by their next slot."""
-    ids = await shard.redis.zrange(shard.keys.of(workspace, "due"), offset, offset + limit - 1)
-    found = await read_some(shard, workspace, [id_.decode() for id_ in ids])
-    return [trigger for trigger in found if trigger is not None]
+async def with_last(shard: Shard, workspace: str, triggers: Sequence[Trigger]) -> list[Trigger]:
+    """Triggers with their last slots, which are read in steps."""
+    found: list[Trigger] = []
+    for start in range(0, len(triggers), _STEP):
+        some = triggers[start : start + _STEP]
+        packed = await reply(
+            shard.redis.hmget(shard.keys.of(workspace, "last"), [trigger.id for trigger in some])
+        )
+        for trigger, last in zip(some, packed, strict=True):
+            slots = unpack_last_slots(last) if last else []
+            found.append(structs.replace(trigger, last=slots[0] if slots else None))
+    return found
+
+
+async def soonest(
+    shard: Shard,
+    workspace: str,
+    matches: Callable[[Trigger], bool] = lambda trigger: True,
+    *,
+    after: tuple[int, str] | None = None,
+    limit: int = 100,
+) -> Soonest:
+    """Up to ``limit`` triggers that match by their next slot, from those after a (slot, id) on.
+
+    Looks at a bounded number of triggers, so a page may hold fewer than there are.
+    """
+    due = shard.keys.of(workspace, "due")
+    revision = int(await reply(shard.redis.hget(shard.keys.of(workspace, "meta"), "revision")) or 0)
+    rank = 0 if after is None else await _rank_after(shard, due, after)
+    found: list[Trigger] = []
+    place = after
+    for start in range(rank, rank + _LOOKED_AT, _STEP):
+        some = await shard.redis.zrange(due, start, start + _STEP - 1, withscores=True)
+        places = [(int(slot), id_.decode()) for id_, slot in some]
+        triggers = await read_some(shard, workspace, [id_ for _, id_ in places])
+        for this, trigger in zip(places, triggers, strict=True):
+            if trigger is not None and matches(trigger):
+                if len(found) == limit:
+                    return Soonest(revision, found, place)
+                found.append(trigger)
+            place = this
+        if len(some) < _STEP:
+            return Soonest(revision, found, None)
+    return Soonest(revision, found, place)
+
+
+async def _rank_after(shard: Shard, due: str, place: tuple[int, str]) -> int:
+    """The rank of the first member after a place, which may have moved: then the first of its slot."""
+    slot, id_ = place
+    async with shard.redis.pipeline(transaction=True) as pipe:
+        pipe.zscore(due, id_)
+        pipe.zrank(due, id_)
+        pipe.zcount(due, "-inf", f"({slot}")
+        score, rank, before = await pipe.execute()
+    return int(rank) + 1 if score == slot else int(before)
+
+
+async def size(shard: Shard, workspace: str) -> int:
+    """How many triggers a set has."""
+    return int(await reply(shard.redis.hlen(shard.keys.of(workspace, "definitions"))))
 
 
 async def all_ids(shard: Shard, workspace: str) -> list[str]:
@@ -158,6 +221,7 @@ def _trigger(
         next_slot=None if slot is None else int(slot),
         error=error.decode() if error else None,
         pause=Pause(pause[0], pause[1]) if pause else None,
+        disabled_since=int(disabled) if disabled else None,
         runs=notes.get("runs", 0),
         anchor=notes.get("anchor", 0),
         last=slots[0] if slots else None,

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import heapq
 import struct
-from collections.abc import AsyncIterator, Iterable
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import cast
 
 import msgspec
 from msgspec import Struct
 
+from app.cursors import Place, read_cursor, write_cursor  # a place: score ms, execution id
 from app.keys import FINISHED_STATES, split_execution_id
-from app.models import ArqJob, ArqResult, Execution, LastSlot, State
+from app.models import ArqJob, ArqResult, Execution, LastSlot, State, unpack_definition
 from app.store.shard import Shard, reply
 
 _job = msgspec.msgpack.Decoder(ArqJob)
 _result = msgspec.msgpack.Decoder(ArqResult)
 
 _PAGE = 200
+_HEAD = 2  # read of each list at first, where there are many
+_READ_AT_ONCE = 1000  # lists a pipeline
 _LOAD_LEAST = 50  # executions loaded at once, where not all turn out to be in the wanted state
+_LOOKED_AT = 20_000  # executions that one page looks at; a rare match may be on the next
 # Reads are pipelined, not in a transaction: under maxmemory Redis refuses those even for reads.
 _OPEN_SETS = ("admitted", "backlog", "waiting", "late", "lined")
 _SETS_OF_STATE = {
@@ -28,8 +31,6 @@ _SETS_OF_STATE = {
     State.RUNNING: ("admitted",),
     State.RETRYING: ("waiting",),
 }
-
-Place = tuple[int, str]  # score ms, execution id: the order of a list
 
 
 class Page(Struct, frozen=True):
@@ -52,36 +53,65 @@ async def get(shard: Shard, workspace: str, execution: str) -> Execution | None:
 
 async def list_newest(
     shard: Shard,
-    workspace: str,
+    workspaces: str | Sequence[str],
     *,
-    state: State | None = None,
+    state: State | Collection[State] | None = None,
     trigger: str | None = None,
+    tag: str | None = None,
+    since: int | None = None,
+    until: int | None = None,
     cursor: str | None = None,
     limit: int = 50,
 ) -> Page:
-    """A workspace's executions, newest first: open ones by when they were made, finished ones by their end.
+    """The executions of one or many workspaces, newest first.
 
-    Raises ``ValueError`` for a cursor that is none of ours.
+    The time that the list goes by is the end of finished ones; of open ones when they were made, and the slot
+    of those that wait for a free place. ``since`` (inclusive) and ``until`` (exclusive) bound it, in ms.
+    ``tag``: only of triggers that have it now. Looks at a bounded number of executions, so a page may hold
+    fewer than there are. Raises ``ValueError`` for a cursor that is none of ours.
     """
-    after = _read_cursor(cursor) if cursor else None
-    names = (*_OPEN_SETS, *FINISHED_STATES) if state is None else _SETS_OF_STATE.get(state, (str(state),))
-    streams = [_descend(shard, shard.keys.of(workspace, name), after) for name in names]
+    states = frozenset({state} if isinstance(state, State) else state or State)
+    after = read_cursor(cursor) if cursor else None
+    names = dict.fromkeys(name for one in State if one in states for name in _SETS_OF_STATE.get(one, (one,)))
+    of = [workspaces] if isinstance(workspaces, str) else workspaces
+    keys = [shard.keys.of(workspace, name) for workspace in of for name in names]
     found: list[tuple[Place, Execution]] = []
     batch: list[Place] = []
     seen: set[str] = set()
-    async for place in _merge(streams):
-        if place[1] in seen or (trigger is not None and split_execution_id(place[1])[1] != trigger):
-            continue  # it may move from one set to another while they are read
-        seen.add(place[1])
-        batch.append(place)
-        if len(batch) >= max(limit + 1 - len(found), _LOAD_LEAST):
-            await _take(shard, batch, state, found)
+    last, looked = None, 0
+    async for place in _descend(shard, keys, after, since, until):
+        last, looked = place, looked + 1
+        if place[1] not in seen and (trigger is None or split_execution_id(place[1])[1] == trigger):
+            seen.add(place[1])  # it may move from one set to another while they are read
+            batch.append(place)
+        if looked == _LOOKED_AT or len(batch) >= max(limit + 1 - len(found), _LOAD_LEAST):
+            await _take(shard, batch, states, tag, found)
             batch = []
-            if len(found) > limit:
+            if looked == _LOOKED_AT or len(found) > limit:
                 break
-    await _take(shard, batch, state, found)
-    executions = [execution for _, execution in found[:limit]]
-    return Page(executions, _write_cursor(found[limit - 1][0]) if len(found) > limit else None)
+    await _take(shard, batch, states, tag, found)
+    if len(found) > limit:
+        last = found[limit - 1][0]
+    elif looked < _LOOKED_AT:
+        last = None
+    return Page([execution for _, execution in found[:limit]], write_cursor(last) if last else None)
+
+
+async def waits_in(shard: Shard, workspace: str, ids: Sequence[str]) -> list[str | None]:
+    """Which set of open executions (see ``app/keys.py``) each is in; None: it is not open any more."""
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        for id_ in ids:
+            for name in _OPEN_SETS:
+                pipe.zscore(shard.keys.of(workspace, name), id_)
+        scores = await pipe.execute()
+    size = len(_OPEN_SETS)
+    return [
+        next(
+            (name for name, score in zip(_OPEN_SETS, scores[i * size :], strict=False) if score is not None),
+            None,
+        )
+        for i in range(len(ids))
+    ]
 
 
 async def last_slots(shard: Shard, workspace: str, trigger: str) -> list[LastSlot]:
@@ -109,13 +139,35 @@ async def open_ids(shard: Shard, workspace: str) -> set[str]:
 
 
 async def _take(
-    shard: Shard, places: list[Place], state: State | None, found: list[tuple[Place, Execution]]
+    shard: Shard,
+    places: list[Place],
+    states: Collection[State],
+    tag: str | None,
+    found: list[tuple[Place, Execution]],
 ) -> None:
-    """Load executions and keep those in the wanted state: they may have moved on since they were listed."""
+    """Load executions and keep those in the wanted states: they may have moved on since they were listed."""
+    if tag is not None:
+        places = await _tagged(shard, places, tag)
     loaded = await _load(shard, [id_ for _, id_ in places]) if places else []
     for place, execution in zip(places, loaded, strict=True):
-        if execution is not None and (state is None or execution.state == state):
+        if execution is not None and execution.state in states:
             found.append((place, execution))
+
+
+async def _tagged(shard: Shard, places: list[Place], tag: str) -> list[Place]:
+    """Those of triggers that have a tag."""
+    owners = [split_execution_id(id_)[:2] for _, id_ in places]
+    triggers = list(dict.fromkeys(owners))
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        for workspace, trigger in triggers:
+            pipe.hget(shard.keys.of(workspace, "definitions"), trigger)
+        packed = await pipe.execute()
+    tagged = {
+        trigger
+        for trigger, definition in zip(triggers, packed, strict=True)
+        if definition is not None and tag in unpack_definition(definition).tags
+    }
+    return [place for place, owner in zip(places, owners, strict=True) if owner in tagged]
 
 
 async def _load(shard: Shard, ids: list[str]) -> list[Execution | None]:
@@ -184,49 +236,56 @@ def _execution(
     )
 
 
-async def _descend(shard: Shard, key: str, after: Place | None) -> AsyncIterator[Place]:
-    """The members of a sorted set, highest first, from a place on (without it)."""
-    highest = "+inf" if after is None else after[0]
-    offset = 0
-    while True:
-        members = await shard.redis.zrevrangebyscore(
-            key, highest, "-inf", start=offset, num=_PAGE, withscores=True
-        )
-        for member, score in members:
-            place = int(score), member.decode()
-            if after is None or place < after:
-                yield place
-        if len(members) < _PAGE:
-            return
-        offset += _PAGE
+class _Stream:
+    """A sorted set that is read from its highest score down."""
+
+    __slots__ = ("ended", "key", "places", "read")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.read = 0  # members so far
+        self.places: deque[Place] = deque()
+        self.ended = False
 
 
-async def _merge(streams: Iterable[AsyncIterator[Place]]) -> AsyncIterator[Place]:
-    """Several descending streams as one."""
-    heads: list[tuple[tuple[int, tuple[int, ...]], int, Place, AsyncIterator[Place]]] = []
+async def _descend(
+    shard: Shard, keys: Sequence[str], after: Place | None, since: int | None, until: int | None
+) -> AsyncIterator[Place]:
+    """The members of sorted sets as one list, highest first, from a place on (without it)."""
+    highest = "+inf" if until is None else f"({until}"
+    if after is not None and (until is None or after[0] < until):
+        highest = str(after[0])
+    lowest = "-inf" if since is None else str(since)
+    streams = [_Stream(key) for key in keys]
+    heads: list[tuple[tuple[int, tuple[int, ...]], int, Place]] = []
 
-    async def push(number: int, stream: AsyncIterator[Place]) -> None:
-        place = await anext(stream, None)
-        if place is not None:
-            order = -place[0], tuple(-ord(letter) for letter in place[1])
-            heapq.heappush(heads, (order, number, place, stream))
+    async def read(some: Sequence[_Stream], size: int) -> None:
+        async with shard.redis.pipeline(transaction=False) as pipe:
+            for one in some:
+                pipe.zrevrangebyscore(one.key, highest, lowest, start=one.read, num=size, withscores=True)
+            replies = await pipe.execute()
+        for one, members in zip(some, replies, strict=True):
+            places = [(int(score), member.decode()) for member, score in members]
+            one.places.extend(place for place in places if after is None or place < after)
+            one.read += len(members)
+            one.ended = len(members) < size
 
-    for number, stream in enumerate(streams):
-        await push(number, stream)
+    async def push(number: int) -> None:
+        stream = streams[number]
+        while not stream.places and not stream.ended:
+            await read([stream], _PAGE)
+        if stream.places:
+            place = stream.places.popleft()
+            # The end of an id sorts behind its continuations, as Redis has it.
+            order = -place[0], (*(-ord(letter) for letter in place[1]), 1)
+            heapq.heappush(heads, (order, number, place))
+
+    for start in range(0, len(streams), _READ_AT_ONCE):
+        some = streams[start : start + _READ_AT_ONCE]
+        await read(some, _PAGE if len(streams) < 2 * len(State) + 1 else _HEAD)
+    for number in range(len(streams)):
+        await push(number)
     while heads:
-        _, number, place, stream = heapq.heappop(heads)
+        _, number, place = heapq.heappop(heads)
         yield place
-        await push(number, stream)
-
-
-def _write_cursor(place: Place) -> str:
-    return base64.urlsafe_b64encode(f"{place[0]}:{place[1]}".encode()).decode().rstrip("=")
-
-
-def _read_cursor(text: str) -> Place:
-    try:
-        score, id_ = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split(":", 1)
-        split_execution_id(id_)
-        return int(score), id_
-    except (binascii.Error, UnicodeDecodeError, ValueError) as error:
-        raise ValueError("not a cursor of this list") from error
+        await push(number)

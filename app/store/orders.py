@@ -10,8 +10,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from app.errors import IdempotencyConflict
-from app.keys import own_execution_id
+from app.errors import IdempotencyConflict, NotFound
+from app.keys import own_execution_id, split_execution_id
 from app.models import Definition, pack_definition
 from app.store.shard import Shard, pack, reply
 
@@ -50,14 +50,13 @@ async def make(
     idempotency_key: str = "",
     asked: bytes = b"",
 ) -> Made:
-    """Make executions, all in one step.
+    """Make executions, all in one step; a dead letter that was retried before is passed over.
 
     ``one_by_one``: those of a trigger go one after another. ``yielding``: they wait until no live execution
     is ready. ``asked`` is the call that the idempotency key belongs to: another one with the same key raises
-    :class:`IdempotencyConflict`.
+    :class:`IdempotencyConflict`. Raises :class:`NotFound` when there is no such workspace (any more).
     """
     token = uuid.uuid4().hex[:10]
-    ids: list[str] = []
     entries, requests = [], []
     for index, order in enumerate(orders):
         own = token if kind == "backfill" else f"{token}{index:x}"
@@ -65,7 +64,6 @@ async def make(
         marks = "c" * yielding + "o" * (order.request is not None) + "f" * order.free
         if order.free and order.request is not None and order.request.delivery == "at_most_once":
             marks += "1"
-        ids.append(id_)
         entries.append([id_, order.trigger, order.slot, marks, order.letter])
         requests.append(b"" if order.request is None else pack_definition(order.request))
     key = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32] if idempotency_key else ""
@@ -75,14 +73,15 @@ async def make(
         workspace,
         key,
         hashlib.sha256(asked).hexdigest(),
-        pack(ids),
         "after" if one_by_one else "allow",
         pack(entries),
         *requests,
     )
     if status == b"different":
         raise IdempotencyConflict("This idempotency key was used for another call; take a new one.")
-    return Made(_made.decode(kept), True) if status == b"repeated" else Made(ids)
+    if status == b"none":
+        raise NotFound(f"There is no workspace {workspace!r}.")
+    return Made(_made.decode(kept), status == b"repeated")
 
 
 async def cancel(shard: Shard, executions: Sequence[str]) -> dict[str, str]:
@@ -98,6 +97,31 @@ async def remove_letters(shard: Shard, workspace: str, executions: Sequence[str]
         some = executions[start : start + _LOOKED_AT]
         removed += await shard.run("remove_letters", shard.policy, workspace, *some)
     return removed
+
+
+def retry_of(letter: str, request: Definition | None) -> Order:
+    """The retry of a dead letter, with the request that it keeps."""
+    _, trigger, slot = split_execution_id(letter)
+    return Order(trigger, slot, request, letter, free=True)
+
+
+async def letters(
+    shard: Shard,
+    workspace: str,
+    *,
+    trigger: str | None = None,
+    since: int | None = None,
+    until: int | None = None,
+) -> list[str]:
+    """The ids of dead letters by when they failed, oldest first, of all or one trigger.
+
+    ``since`` (inclusive) and ``until`` (exclusive) are ms.
+    """
+    highest = "+inf" if until is None else f"({until}"
+    lowest = "-inf" if since is None else since
+    ids = await shard.redis.zrangebyscore(shard.keys.of(workspace, "failed"), lowest, highest)
+    found = [id_.decode() for id_ in ids]
+    return [id_ for id_ in found if trigger is None or split_execution_id(id_)[1] == trigger]
 
 
 async def requests_of(shard: Shard, workspace: str, executions: Sequence[str]) -> list[bytes | None]:

@@ -97,7 +97,7 @@ async def replace(
         kept = counts["unchanged"] + counts["moved"] + counts["updated"]
         deleted = old_size - kept
         if deleted > 0:
-            _check_share(shard, deleted, old_size, confirmed)
+            check_share(shard, deleted, old_size, confirmed)
             undo.update(await _removed(shard, workspace, {id_ for id_, _ in triggers}))
         made = Changes(
             created=counts["created"],
@@ -222,11 +222,17 @@ async def _base(shard: Shard, workspace: str, if_revision: int | None) -> tuple[
         pipe.hlen(shard.keys.of(workspace, "definitions"))
         (serial, known), size = await pipe.execute()
     revision = int(known or 0)
-    if if_revision is not None and if_revision != revision:
-        raise RevisionConflict(
-            f"The set is at revision {revision}, not at {if_revision}: somebody was first. Read it again."
-        )
+    if if_revision is not None:
+        check_revision(revision, if_revision)
     return (serial or b"0").decode(), revision, size
+
+
+def check_revision(revision: int, wanted: int) -> None:
+    """Raise :class:`RevisionConflict` where a set is not at the revision wanted."""
+    if wanted != revision:
+        raise RevisionConflict(
+            f"The set is at revision {revision}, not at {wanted}: somebody was first. Read it again."
+        )
 
 
 async def _entries(
@@ -240,9 +246,8 @@ async def _entries(
     now = await shard.now_ms()
     intervals = [id_ for id_, one in triggers if one.interval and not one.starts_at]
     anchors = await _anchors(shard, workspace, intervals)
-    past = [index for index, (_, one) in enumerate(triggers) if one.at and one.at <= now]
-    if past and not any_at:
-        await _check_past(shard, workspace, triggers, past)
+    if not any_at:
+        await check_past(shard, workspace, triggers, now)
     slots = _FirstSlots(workspace, now, int(shard.settings.look_ahead_seconds * 1000))
 
     def build() -> list[list[Any]]:
@@ -308,10 +313,11 @@ async def _anchors(shard: Shard, workspace: str, ids: Sequence[str]) -> dict[str
     return anchors
 
 
-async def _check_past(
-    shard: Shard, workspace: str, triggers: Sequence[tuple[str, Definition]], past: Sequence[int]
+async def check_past(
+    shard: Shard, workspace: str, triggers: Sequence[tuple[str, Definition]], now: int
 ) -> None:
     """A one-off in the past is fine when it was there before, or is to be caught up."""
+    past = [index for index, (_, one) in enumerate(triggers) if one.at and one.at <= now]
     known = await read_definitions(shard, workspace, [triggers[index][0] for index in past])
     faults = []
     for index, live in zip(past, known, strict=True):
@@ -354,13 +360,20 @@ def _changes_of(
     return Changes(created=created, updated=updated, unchanged=size - updated - deleted, deleted=deleted)
 
 
-def _check_share(shard: Shard, deleted: int, size: int, confirmed: bool) -> None:
-    share = shard.settings.confirm_delete_share
-    if share and not confirmed and deleted > share * size:
+def check_share(shard: Shard, deleted: int, size: int, confirmed: bool) -> None:
+    """Raise :class:`ConfirmationRequired` where a deletion has to be confirmed and is not."""
+    if not confirmed and wants_confirmation(shard, deleted, size):
         raise ConfirmationRequired(
-            f"This would delete {deleted} of {size} triggers, more than a share of {share:g}"
-            " (CRONSPACE_CONFIRM_DELETE_SHARE): repeat it with ?confirm=true."
+            f"This would delete {deleted} of {size} triggers, more than a share of"
+            f" {shard.settings.confirm_delete_share:g} (CRONSPACE_CONFIRM_DELETE_SHARE): repeat it with"
+            " ?confirm=true."
         )
+
+
+def wants_confirmation(shard: Shard, deleted: int, size: int) -> bool:
+    """Whether deleting so many triggers of a set has to be confirmed."""
+    share = shard.settings.confirm_delete_share
+    return bool(share) and deleted > share * size
 
 
 def batches(ids: Iterable[T], size: int = EDIT_MOST) -> Iterable[list[T]]:

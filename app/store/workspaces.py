@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
 
+from app.errors import WorkspaceErasing
 from app.keys import FINISHED_STATES
 from app.models import Pause
 from app.store.shard import Shard, reply, unpack
@@ -50,6 +52,7 @@ class Counts(Struct, frozen=True, kw_only=True):
 
 _NAMES = WorkspaceSettings.__struct_fields__
 _TEXTS = ("timezone", "description")
+_AT_ONCE = 1000  # keys a command
 
 
 async def get(shard: Shard, workspace: str) -> Workspace | None:
@@ -64,11 +67,29 @@ async def settings_of(shard: Shard, workspace: str) -> WorkspaceSettings:
 
 
 async def configure(shard: Shard, workspace: str, settings: WorkspaceSettings) -> bool:
-    """Set all of a workspace's settings; it exists from then on. False: it is being erased."""
+    """Set all of a workspace's settings; it exists from then on. Returns whether it is new.
+
+    Raises :class:`WorkspaceErasing`.
+    """
+    return await _configure(shard, workspace, msgspec.structs.asdict(settings), create=True) == "created"
+
+
+async def change(shard: Shard, workspace: str, changes: Mapping[str, Any]) -> bool:
+    """Change some of a workspace's settings; None unsets one. False: there is no such workspace.
+
+    Raises :class:`WorkspaceErasing`.
+    """
+    return await _configure(shard, workspace, changes, create=False) == "changed"
+
+
+async def _configure(shard: Shard, workspace: str, changes: Mapping[str, Any], create: bool) -> str:
     values: list[str] = []
-    for name, value in msgspec.structs.asdict(settings).items():
+    for name, value in changes.items():
         values += [name, "" if value is None else str(value)]
-    return bool(await shard.run("configure_workspace", shard.policy, workspace, *values))
+    status = await shard.run("configure_workspace", shard.policy, workspace, int(create), *values)
+    if status == b"erasing":
+        raise WorkspaceErasing(f"The workspace {workspace!r} is being erased; try again in a moment.")
+    return cast(bytes, status).decode()
 
 
 async def page(shard: Shard, after: str = "", limit: int = 100) -> tuple[list[Workspace], str | None]:
@@ -90,7 +111,7 @@ async def any_exists(shard: Shard) -> bool:
     return bool(await shard.redis.exists(shard.keys.workspaces))
 
 
-async def counts(shard: Shard, workspaces: list[str]) -> list[Counts]:
+async def counts(shard: Shard, workspaces: Sequence[str]) -> list[Counts]:
     """What each workspace holds: open executions, and finished ones as far as they are kept."""
     of = shard.keys.of
     async with shard.redis.pipeline(transaction=False) as pipe:
@@ -99,31 +120,76 @@ async def counts(shard: Shard, workspaces: list[str]) -> list[Counts]:
             pipe.scard(of(workspace, "finished"))
             for part in ("disabled", "pauses", "errors"):
                 pipe.hlen(of(workspace, part))
-            for part in ("admitted", "backlog", "waiting", "late", "lined", *FINISHED_STATES):
+            for part in ("backlog", "waiting", "late", "lined", *FINISHED_STATES):
                 pipe.zcard(of(workspace, part))
+            pipe.zrange(of(workspace, "admitted"), 0, -1)
         replies = await pipe.execute()
-    size = len(replies) // max(1, len(workspaces))
-    return [_counts(replies[start : start + size]) for start in range(0, len(replies), size or 1)]
+    if not workspaces:
+        return []
+    size = len(replies) // len(workspaces)
+    rows = [replies[start : start + size] for start in range(0, len(replies), size)]
+    running = await _running(shard, [row[-1] for row in rows])
+    triggers = await _standings(shard, workspaces, [row[:5] for row in rows])
+    return [_counts(*one) for one in zip(rows, running, triggers, strict=True)]
 
 
-def _counts(numbers: list[int]) -> Counts:
-    total, finished, disabled, paused, errors, admitted, backlog, waiting, late, lined, *ended = numbers
-    return Counts(
-        triggers={
-            "total": total,
-            "active": max(0, total - finished - disabled - paused - errors),
-            "paused": paused,
-            "disabled": disabled,
-            "finished": finished,
-            "error": errors,
-        },
-        executions={
-            "admitted": admitted,
-            "waiting": backlog + late + lined,
-            "retrying": waiting,
-            **dict(zip(FINISHED_STATES, ended, strict=True)),
-        },
-    )
+async def _standings(
+    shard: Shard, workspaces: Sequence[str], sizes: Sequence[Sequence[int]]
+) -> list[dict[str, int]]:
+    """Triggers by where they stand; what comes first in :class:`app.models.Standing` hides the rest."""
+    of = shard.keys.of
+    mixed = [
+        workspace
+        for workspace, size in zip(workspaces, sizes, strict=True)
+        if sum(number > 0 for number in size[1:]) > 1
+    ]
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        for workspace in mixed:
+            pipe.hkeys(of(workspace, "disabled"))
+            pipe.hkeys(of(workspace, "pauses"))
+            pipe.smembers(of(workspace, "finished"))
+            pipe.hkeys(of(workspace, "errors"))
+        found = await pipe.execute()
+    exact = {}
+    for index, workspace in enumerate(mixed):
+        seen: set[bytes] = set()
+        numbers = []
+        for ids in found[index * 4 : index * 4 + 4]:
+            numbers.append(len(set(ids) - seen))
+            seen.update(ids)
+        exact[workspace] = numbers
+    standings = []
+    for workspace, (total, finished, disabled, paused, errors) in zip(workspaces, sizes, strict=True):
+        numbers = exact.get(workspace, [disabled, paused, finished, errors])
+        active = max(0, total - sum(numbers))
+        names = ("disabled", "paused", "finished", "error")
+        standings.append({"total": total, "active": active, **dict(zip(names, numbers, strict=True))})
+    return standings
+
+
+async def _running(shard: Shard, admitted: Sequence[Sequence[bytes]]) -> list[int]:
+    """How many of executions that have a place are being sent: those that have an owner."""
+    numbers = []
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        for ids in admitted:
+            owners = [shard.keys.arq_in_progress(id_.decode()) for id_ in ids]
+            parts = [owners[start : start + _AT_ONCE] for start in range(0, len(owners), _AT_ONCE)]
+            for part in parts:
+                pipe.exists(*part)
+            numbers.append(len(parts))
+        found = iter(await pipe.execute() if any(numbers) else [])
+    return [sum(next(found) for _ in range(number)) for number in numbers]
+
+
+def _counts(row: list[Any], running: int, triggers: dict[str, int]) -> Counts:
+    backlog, waiting, late, lined, *ended, admitted = row[5:]
+    executions = {
+        "queued": len(admitted) - running + backlog + late + lined,
+        "running": running,
+        "retrying": waiting,
+        **dict(zip(FINISHED_STATES, ended, strict=True)),
+    }
+    return Counts(triggers=triggers, executions=executions)
 
 
 async def _load(shard: Shard, workspaces: list[str]) -> list[Workspace | None]:

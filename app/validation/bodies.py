@@ -84,6 +84,11 @@ def parse_patch(
     return structs.replace(definition, headers=headers)
 
 
+def payload_faults(payload: Raw) -> list[Fault]:
+    """What is wrong with a payload that is sent in the place of a trigger's own."""
+    return [Fault(f"payload{below}", message) for below, message in CHECKS["payload"](payload)]
+
+
 def _parse(
     body: bytes,
     decode: Callable[[bytes], T],

@@ -1,17 +1,20 @@
--- Set or unset what a workspace chooses for itself; it exists from then on. What waits gets the places that
--- there are now, and what is kept too long by now goes at the next look. Safe to run twice.
+-- Set or unset what a workspace chooses for itself. A higher `max_concurrency` lets the next executions in at once.
+-- Safe to run twice.
 -- KEYS: the shard's root
--- ARGV: now, policy, workspace, then names and values; an empty value unsets
--- RETURNS: 1 done, 0 the workspace is being erased
+-- ARGV: now, policy, workspace, create (1: it exists from then on), then names and values; an empty value unsets
+-- RETURNS: 'created', 'changed', 'none' (there is no such workspace) or 'erasing' (it is being erased)
 --#include _keys
 --#include _admit
 --#include _revise
 
 use_policy(ARGV[2])
-local workspace = ARGV[3]
-local FIRST_NAME = 4
+local workspace, create = ARGV[3], ARGV[4] == '1'
+local FIRST_NAME = 5
+local exists = redis.call('ZSCORE', prefix .. 'workspaces', workspace)
 if redis.call('HEXISTS', of(workspace, 'meta'), 'erasing') == 1 then
-  return 0
+  return 'erasing'
+elseif not exists and not create then
+  return 'none'
 end
 register(workspace)
 for index = FIRST_NAME, #ARGV, 2 do
@@ -23,6 +26,6 @@ for index = FIRST_NAME, #ARGV, 2 do
   end
 end
 admit_next(workspace)
-redis.call('ZADD', trims_key, whole(now), workspace)
-redis.call('PUBLISH', wake_channel, 'configured')
-return 1
+redis.call('ZADD', trims_key, whole(now), workspace) -- what is kept may be less now
+redis.call('PUBLISH', wake_channel, 'fired')
+return exists and 'changed' or 'created'

@@ -14,7 +14,8 @@ if redis.call('EXISTS', meta) == 0 then
   return -1
 end
 
-if redis.call('HSETNX', meta, 'erasing', whole(now)) == 1 then
+-- Everything but the executions; a worker that claims one of those meanwhile writes some of it again.
+local function forget()
   for _, part in ipairs({ 'definitions', 'states', 'due', 'dry', 'finished', 'disabled', 'errors', 'pauses',
     'exceptions', 'last', 'revisions', 'undo' }) do
     redis.call('UNLINK', of(workspace, part))
@@ -22,7 +23,29 @@ if redis.call('HSETNX', meta, 'erasing', whole(now)) == 1 then
   for _, index in ipairs({ due_key, clears_key, trims_key, late_key, prefix .. 'workspaces' }) do
     redis.call('ZREM', index, workspace)
   end
+end
+
+local ids_left = of(workspace, 'erasing')
+if redis.call('HSETNX', meta, 'erasing', whole(now)) == 1 then
+  if redis.call('EXISTS', of(workspace, 'definitions')) == 1 then
+    redis.call('RENAME', of(workspace, 'definitions'), ids_left)
+  end
+  forget()
   redis.call('ZADD', erases_key, whole(now), workspace)
+end
+
+-- The triggers' chores.
+if redis.call('EXISTS', ids_left) == 1 then
+  local cursor = redis.call('HGET', meta, 'erased_to') or '0'
+  local page = redis.call('HSCAN', ids_left, cursor, 'COUNT', limit)
+  for index = 1, #page[2], 2 do
+    redis.call('ZREM', refills_key, workspace .. ':' .. page[2][index])
+  end
+  if page[1] ~= '0' then
+    redis.call('HSET', meta, 'erased_to', page[1])
+    return 0
+  end
+  redis.call('UNLINK', ids_left)
 end
 
 local erased = 0
@@ -49,6 +72,7 @@ local today = math.floor(now / 86400000)
 for day = today - keep_days - 1, today + 1 do
   redis.call('UNLINK', of(workspace, 'day:' .. day), of(workspace, 'timings:' .. day))
 end
+forget()
 redis.call('UNLINK', of(workspace, 'requests'), of(workspace, 'retried'), meta)
 redis.call('ZREM', erases_key, workspace)
 return 1

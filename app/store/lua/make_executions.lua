@@ -3,10 +3,13 @@
 -- the reply of the first one.
 -- KEYS: the shard's root
 -- ARGV: now, policy, workspace, idempotency key ('' for none), what the call asks for (to tell another call
---       with the same key), reply to keep with the key, overlap ('allow' or 'after': one after another),
+--       with the same key), overlap ('allow' or 'after': one after another),
 --       executions as one msgpack array of {id, trigger, slot ms, marks, dead letter that it retries ('')};
 --       then for each the request that it has of its own ('' for its trigger's)
--- RETURNS: 'made', executions made; 'repeated', the reply kept; 'different' (another call had that key)
+-- RETURNS: 'made' and the ids as one msgpack array, without those whose dead letter was retried before
+--          or is gone;
+--          'repeated' and what was made by the first call with that key; 'different' (another call had that
+--          key); 'none' (there is no such workspace, or it is being erased)
 --#include _keys
 --#include _admit
 --#include _count
@@ -15,31 +18,32 @@
 --#include _open
 
 use_policy(ARGV[2])
-local workspace, idempotency, asked, answer = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local overlap, entries = ARGV[7], cmsgpack.unpack(ARGV[8])
-local FIRST_REQUEST = 9
+local workspace, idempotency, asked = ARGV[3], ARGV[4], ARGV[5]
+local overlap, entries = ARGV[6], cmsgpack.unpack(ARGV[7])
+local FIRST_REQUEST = 8
 local KEPT_MS = 86400000
+local idempotency_key = of(workspace, 'idempotency:' .. idempotency)
 
-if idempotency ~= '' then
-  local key = of(workspace, 'idempotency:' .. idempotency)
-  local kept = try_unpack(redis.call('GET', key))
-  if kept then
-    if kept[1] ~= asked then
-      return { 'different', '' }
-    end
+if not redis.call('ZSCORE', prefix .. 'workspaces', workspace) then
+  return { 'none', '' }
+elseif idempotency ~= '' then
+  local kept = try_unpack(redis.call('GET', idempotency_key))
+  if kept and kept[1] ~= asked then
+    return { 'different', '' }
+  elseif kept then
     return { 'repeated', kept[2] }
   end
-  redis.call('SET', key, cmsgpack.pack({ asked, answer }), 'PX', KEPT_MS)
 end
 
-local made = 0
+local made = {}
 for index, entry in ipairs(entries) do
   local id, trigger, slot, marks, letter = unpack(entry)
   local request = ARGV[FIRST_REQUEST + index - 1]
   local state = try_unpack(redis.call('HGET', of(workspace, 'states'), trigger))
   local is_new = redis.call('EXISTS', job_key(id), result_key(id)) == 0
   if letter ~= '' then
-    is_new = is_new and redis.call('HSETNX', of(workspace, 'retried'), letter, id) == 1
+    is_new = is_new and redis.call('ZSCORE', of(workspace, 'failed'), letter)
+      and redis.call('HSETNX', of(workspace, 'retried'), letter, id) == 1
   end
   if is_new then
     if request ~= '' then
@@ -47,11 +51,16 @@ for index, entry in ipairs(entries) do
     end
     local args = { workspace, trigger, slot, state and state[BORN] or 0, marks ~= '' and marks or nil }
     local takes_part = state and state[RULES] and state[RULES].overlap
-    if open_execution(id, args, overlap == 'allow' and takes_part and 'beside' or overlap, 0, now) then
-      made = made + 1
-    end
+    open_execution(id, args, overlap == 'allow' and takes_part and 'beside' or overlap, 0, now)
   end
+  if redis.call('EXISTS', job_key(id), result_key(id)) > 0 then
+    made[#made + 1] = id
+  end
+end
+local answer = cmsgpack.pack(made)
+if idempotency ~= '' and #made > 0 then
+  redis.call('SET', idempotency_key, cmsgpack.pack({ asked, answer }), 'PX', KEPT_MS)
 end
 flush_counts()
 redis.call('PUBLISH', wake_channel, 'fired')
-return { 'made', made }
+return { 'made', answer }

@@ -1,0 +1,65 @@
+"""Executions over all workspaces: what failed everywhere, between two and half past."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from app.api.executions import ListQuery
+from app.api.fields import Answer, WorkspaceId, about
+from app.api.operations import Noun
+from app.api.ranges import ms_of
+from app.api.shapes import ListedExecution, listed
+from app.errors import Fault, InvalidRequest
+from app.formats import Cursor
+from app.store import Shard, executions, workspaces
+
+noun = Noun("all executions", "What became of the slots of all workspaces.", "/api/executions")
+
+
+class AllQuery(ListQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which executions, of which workspaces."""
+
+    workspace: Annotated[
+        Annotated[list[WorkspaceId], msgspec.Meta(min_length=1)] | None,
+        about("Only those of these workspaces."),
+    ] = None
+
+
+class AllExecutions(Answer, frozen=True, kw_only=True):
+    """A page of executions of all workspaces, newest first."""
+
+    count: Annotated[int, about("How many are on this page.")]
+    executions: list[ListedExecution]
+    next_cursor: Annotated[Cursor | None, about("Gives the next page; null on the last one.")]
+
+
+@noun.operation("GET")
+async def list_all_executions(shard: Shard, query: AllQuery) -> AllExecutions:
+    """Executions of all workspaces, newest first, such as all failures between two moments.
+
+    The time that the list and `from` and `to` go by is the end of what has ended; of open executions it is
+    when they were queued, and the slot of those that wait for a free place. A page may hold fewer than
+    `limit` where matches are rare: go on while there is a `next_cursor`.
+    """
+    ids = query.workspace or await workspaces.all_ids(shard)
+    try:
+        page = await executions.list_newest(
+            shard,
+            list(dict.fromkeys(ids)),
+            state=query.state,
+            trigger=query.trigger,
+            tag=query.tag,
+            since=ms_of(query.since),
+            until=ms_of(query.until),
+            limit=query.limit,
+            cursor=query.cursor,
+        )
+    except ValueError as error:
+        raise InvalidRequest("The cursor is not valid.", [Fault("cursor", str(error))]) from error
+    return AllExecutions(
+        count=len(page.executions),
+        executions=[listed(execution) for execution in page.executions],
+        next_cursor=page.next_cursor,
+    )

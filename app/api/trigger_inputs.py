@@ -1,0 +1,118 @@
+"""What the calls that change triggers take: conditions in headers and query, and stored values for masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from app.api.fields import about
+from app.errors import Fault, InvalidRequest
+from app.inputs import Defaults
+from app.masking import MASK, unmask_headers
+from app.models import Definition
+from app.store import Shard, workspaces
+from app.store import triggers as store
+
+TRIGGERS_PATH = "/api/workspaces/{workspace_id}/triggers"
+
+IdempotencyKey = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=255,
+        description="The call again with this key, within 24 hours, does nothing and answers the same.",
+    ),
+]
+
+
+class Condition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Under which condition a set is changed."""
+
+    if_match: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r'^(\*|[0-9]{1,15}|"[0-9]{1,15}")\Z',
+                description="The revision that the set has to be at, such as the `ETag` of an answer; `*`:"
+                " any.",
+                examples=["*"],
+                extra={"rule": 'expected a revision such as "7", or *'},
+            ),
+        ]
+        | None
+    ) = None
+
+    @property
+    def revision(self) -> int | None:
+        """The revision wanted, None for any."""
+        return None if self.if_match in (None, "*") else int(self.if_match.strip('"'))
+
+
+class Confirm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a call that may delete much is meant."""
+
+    confirm: Annotated[
+        bool, about("Delete even more of the set than `CRONSPACE_CONFIRM_DELETE_SHARE` lets through.")
+    ] = False
+
+
+class Planning(Confirm, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a call that puts another set in place is meant."""
+
+    dry_run: Annotated[bool, about("Answer with the plan, and store nothing.")] = False
+
+
+class Idempotency(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a call can be repeated."""
+
+    idempotency_key: IdempotencyKey | None = None
+
+
+def defaults_of(settings: workspaces.WorkspaceSettings) -> Defaults:
+    """What a workspace has triggers stored with that leave a field out."""
+    given = {name: getattr(settings, name) for name in Defaults.__struct_fields__}
+    return Defaults(**{name: value for name, value in given.items() if value is not None})
+
+
+async def read_defaults(shard: Shard, workspace: str) -> Defaults:
+    """The same, read."""
+    return defaults_of(await workspaces.settings_of(shard, workspace))
+
+
+async def unmask_set(
+    shard: Shard, workspace: str, ids: Sequence[str], definitions: Sequence[Definition]
+) -> list[Definition]:
+    """The definitions of a set, with what an answer had masked taken from what is stored."""
+    found = list(definitions)
+    masked = [index for index, one in enumerate(found) if MASK in one.headers.values()]
+    stored = await store.read_definitions(shard, workspace, [ids[index] for index in masked])
+    faults: list[Fault] = []
+    for index, known in zip(masked, stored, strict=True):
+        found[index] = _unmask(found[index], known, f"triggers[{index}].", faults)
+    _refuse(faults)
+    return found
+
+
+def unmask(definition: Definition, stored: Definition | None) -> Definition:
+    """The same for one trigger."""
+    if MASK not in definition.headers.values():
+        return definition
+    faults: list[Fault] = []
+    found = _unmask(definition, stored, "", faults)
+    _refuse(faults)
+    return found
+
+
+def _unmask(definition: Definition, stored: Definition | None, place: str, faults: list[Fault]) -> Definition:
+    headers, strange = unmask_headers(definition.headers, None if stored is None else stored.headers)
+    message = "a masked value stands for a stored one, and here none is stored"
+    faults += [Fault(f"{place}headers[{name!r}]", message) for name in strange]
+    return msgspec.structs.replace(definition, headers=headers)
+
+
+def _refuse(faults: list[Fault]) -> None:
+    if faults:
+        raise InvalidRequest("The body has masked values that stand for nothing; nothing was stored.", faults)

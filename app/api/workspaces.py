@@ -1,0 +1,353 @@
+"""Workspaces: what each sets for itself, pausing them, and erasing them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from app.api.fields import Answer, WorkspaceAnswer, WorkspaceId, about
+from app.api.operations import Call, Noun
+from app.api.shapes import ShownPause, shown_pause
+from app.clock import rfc3339
+from app.config import Settings
+from app.errors import (
+    ConfirmationRequired,
+    Fault,
+    InvalidRequest,
+    InvalidSchedule,
+    NotFound,
+    WorkspaceErasing,
+)
+from app.formats import Cursor, Moment, Zone
+from app.inputs import PRODUCT_DEFAULTS
+from app.store import Shard, holds, upkeep
+from app.store import workspaces as store
+from app.zones import load_zone
+
+noun = Noun("workspaces", "The tenants: their settings and their pauses.", "/api/workspaces")
+
+_YEARS = 10 * 366 * 86_400
+
+MaxConcurrency = Annotated[
+    int, Meta(ge=0, le=100_000, description="Executions at once over all workers; 0: no bound.")
+]
+KeepSeconds = Annotated[
+    int, Meta(ge=1, le=_YEARS, description="How long what did not fail is kept after its end.")
+]
+KeepSucceeded = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=1_000_000,
+        description="How many succeeded, and how many cancelled, skipped and missed executions are kept.",
+    ),
+]
+KeepFailed = Annotated[int, Meta(ge=0, le=1_000_000, description="How many dead letters are kept.")]
+ZoneName = Annotated[Zone, Meta(description="The zone of triggers that name none.")]
+Timeout = Annotated[float, Meta(gt=0, le=3600, description="Of attempts whose trigger names none.")]
+MaxRetries = Annotated[int, Meta(ge=0, le=100, description="Of triggers that name none.")]
+Description = Annotated[str, Meta(max_length=4096, description="For people.")]
+
+
+class SettingsInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that a workspace sets for itself; null, or left out: as the deployment has it.
+
+    Zone, time-out and retries are filled in when a trigger is stored; the others go for what is there.
+    """
+
+    max_concurrency: MaxConcurrency | None = None
+    keep_succeeded_seconds: KeepSeconds | None = None
+    keep_succeeded: KeepSucceeded | None = None
+    keep_failed: KeepFailed | None = None
+    timezone: ZoneName | None = None
+    timeout_seconds: Timeout | None = None
+    max_retries: MaxRetries | None = None
+    description: Description | None = None
+
+
+class SettingsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What changes of a workspace's settings; null: as the deployment has it again."""
+
+    max_concurrency: MaxConcurrency | UnsetType | None = UNSET
+    keep_succeeded_seconds: KeepSeconds | UnsetType | None = UNSET
+    keep_succeeded: KeepSucceeded | UnsetType | None = UNSET
+    keep_failed: KeepFailed | UnsetType | None = UNSET
+    timezone: ZoneName | UnsetType | None = UNSET
+    timeout_seconds: Timeout | UnsetType | None = UNSET
+    max_retries: MaxRetries | UnsetType | None = UNSET
+    description: Description | UnsetType | None = UNSET
+
+
+class OwnSettings(Answer, frozen=True, kw_only=True):
+    """What a workspace sets for itself; null: as the deployment has it."""
+
+    max_concurrency: int | None
+    keep_succeeded_seconds: int | None
+    keep_succeeded: int | None
+    keep_failed: int | None
+    timezone: Zone | None
+    timeout_seconds: float | None
+    max_retries: int | None
+    description: str | None
+
+
+class EffectiveSettings(Answer, frozen=True, kw_only=True):
+    """What goes for a workspace."""
+
+    max_concurrency: int
+    keep_succeeded_seconds: int
+    keep_succeeded: int
+    keep_failed: int
+    timezone: Zone
+    timeout_seconds: float
+    max_retries: int
+
+
+class FormerPause(Answer, frozen=True, kw_only=True):
+    """A pause that is over."""
+
+    since: Moment
+    until: Moment
+    note: str
+
+
+class TriggerCounts(Answer, frozen=True, kw_only=True):
+    """Triggers by where they stand."""
+
+    total: int
+    active: int
+    paused: int
+    disabled: int
+    finished: Annotated[int, about("Without a further slot.")]
+    error: Annotated[int, about("Whose next slot can't be computed.")]
+
+
+class ExecutionCounts(Answer, frozen=True, kw_only=True):
+    """Executions by state: open ones, and finished ones as far as they are kept."""
+
+    queued: int
+    running: int
+    retrying: Annotated[int, about("Waiting for a time: of the next attempt, or that jitter gave them.")]
+    succeeded: int
+    failed: Annotated[int, about("Dead letters.")]
+    cancelled: int
+    skipped: int
+    missed: int
+
+
+class ListedWorkspace(Answer, frozen=True, kw_only=True):
+    """A workspace and what it holds."""
+
+    id: WorkspaceId
+    description: str | None
+    created_at: Moment
+    revision: Annotated[int, about("Of its trigger set; 0 before the first.")]
+    pause: Annotated[ShownPause | None, about("Null when it is not paused.")]
+    triggers: TriggerCounts
+    executions: ExecutionCounts
+
+
+class ShownWorkspace(ListedWorkspace, frozen=True, kw_only=True):
+    """A workspace with its settings."""
+
+    settings: OwnSettings
+    effective: EffectiveSettings
+    former_pauses: Annotated[list[FormerPause], about("The last ones, newest first.")]
+
+
+class WorkspaceShown(WorkspaceAnswer, frozen=True, kw_only=True):
+    """A workspace."""
+
+    workspace: ShownWorkspace
+
+
+class WorkspaceList(Answer, frozen=True, kw_only=True):
+    """A page of workspaces, in the order of their ids."""
+
+    count: Annotated[int, about("How many are on this page.")]
+    workspaces: list[ListedWorkspace]
+    next_cursor: Annotated[Cursor | None, about("Gives the next page; null on the last one.")]
+
+
+class WorkspaceErased(WorkspaceAnswer, frozen=True, kw_only=True):
+    """A workspace is gone with everything of it."""
+
+
+class WorkspacePaused(WorkspaceAnswer, frozen=True, kw_only=True):
+    """Whether a workspace is paused now."""
+
+    changed: Annotated[bool, about("False when it was so already; a note given again replaces the first.")]
+    pause: Annotated[ShownPause | None, about("Null when it is not paused.")]
+
+
+class WorkspacesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which page."""
+
+    limit: Annotated[int, Meta(ge=1, le=500, description="How many at most.")] = 100
+    cursor: Annotated[Cursor | None, about("Begins after the page that gave it.")] = None
+
+
+class EraseQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A protection against erasing by mistake."""
+
+    confirm: Annotated[str | None, about("The workspace's id once more; without it nothing is erased.")] = (
+        None
+    )
+
+
+class WorkspacePauseInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why."""
+
+    note: Annotated[str, Meta(max_length=1000, description="For those who find it paused.")] = ""
+
+
+@noun.operation("GET")
+async def list_workspaces(shard: Shard, query: WorkspacesQuery) -> WorkspaceList:
+    """The workspaces that there are, with what they hold."""
+    found, following = await store.page(shard, query.cursor or "", query.limit)
+    counts = await store.counts(shard, [one.id for one in found])
+    shown = [_listed(one, held) for one, held in zip(found, counts, strict=True)]
+    return WorkspaceList(count=len(shown), workspaces=shown, next_cursor=following)
+
+
+@noun.operation("GET", "/{workspace_id}", errors=(NotFound,))
+async def get_workspace(shard: Shard, workspace_id: WorkspaceId) -> WorkspaceShown:
+    """A workspace with its settings, what goes for it, and what it holds."""
+    return _known(workspace_id, await _shown(shard, workspace_id))
+
+
+@noun.operation("PUT", "/{workspace_id}", status=(200, 201), errors=(WorkspaceErasing,))
+async def put_workspace(
+    shard: Shard, call: Call, workspace_id: WorkspaceId, body: SettingsInput
+) -> WorkspaceShown:
+    """Set all settings of a workspace, which is made if there is none.
+
+    A workspace is also made by storing triggers in it. 201 when it is new.
+    """
+    _check_zone(body.timezone)
+    values = msgspec.structs.asdict(body)
+    if await store.configure(shard, workspace_id, store.WorkspaceSettings(**values)):
+        call.status = 201
+    shown = await _shown(shard, workspace_id)
+    if shown is None:
+        raise WorkspaceErasing(f"The workspace {workspace_id!r} was erased at the same moment; try again.")
+    return shown
+
+
+@noun.operation("PATCH", "/{workspace_id}", errors=(NotFound, WorkspaceErasing))
+async def patch_workspace(shard: Shard, workspace_id: WorkspaceId, body: SettingsPatch) -> WorkspaceShown:
+    """Change some settings of a workspace; what is left out stays."""
+    given = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
+    _check_zone(given.get("timezone"))
+    if not await store.change(shard, workspace_id, given):
+        raise _none(workspace_id)
+    return _known(workspace_id, await _shown(shard, workspace_id))
+
+
+@noun.operation("DELETE", "/{workspace_id}", errors=(NotFound, ConfirmationRequired))
+async def erase_workspace(shard: Shard, workspace_id: WorkspaceId, query: EraseQuery) -> WorkspaceErased:
+    """Erase a workspace: triggers, executions, dead letters, history, revisions, settings.
+
+    Running requests are cut off. Nothing can be brought back, so `confirm` has to repeat the id.
+    """
+    if query.confirm != workspace_id:
+        raise ConfirmationRequired(
+            f"This erases {workspace_id!r} with everything of it: repeat it with ?confirm={workspace_id}."
+        )
+    if not await upkeep.erase(shard, workspace_id):
+        raise _none(workspace_id)
+    return WorkspaceErased(workspace_id=workspace_id)
+
+
+@noun.operation("POST", "/{workspace_id}/pause", errors=(NotFound,))
+async def pause_workspace(
+    shard: Shard, workspace_id: WorkspaceId, body: WorkspacePauseInput
+) -> WorkspacePaused:
+    """Pause a workspace: no slot of it is due until it is resumed.
+
+    What is queued or running goes on, and runs by hand are possible. The slots in between do not count as
+    missed: the ledger shows the span.
+    """
+    changed = await holds.pause_workspace(shard, workspace_id, body.note)
+    return await _held(shard, workspace_id, changed)
+
+
+@noun.operation("POST", "/{workspace_id}/resume", errors=(NotFound,))
+async def resume_workspace(shard: Shard, workspace_id: WorkspaceId) -> WorkspacePaused:
+    """Resume a workspace; slots from now on are due."""
+    return await _held(shard, workspace_id, await holds.resume_workspace(shard, workspace_id))
+
+
+async def _held(shard: Shard, workspace: str, changed: bool | None) -> WorkspacePaused:
+    found = await store.get(shard, workspace)
+    if changed is None or found is None:
+        raise _none(workspace)
+    return WorkspacePaused(workspace_id=workspace, changed=changed, pause=shown_pause(found.pause))
+
+
+def _known(workspace: str, shown: WorkspaceShown | None) -> WorkspaceShown:
+    if shown is None:
+        raise _none(workspace)
+    return shown
+
+
+async def _shown(shard: Shard, workspace: str) -> WorkspaceShown | None:
+    found = await store.get(shard, workspace)
+    if found is None:
+        return None
+    (held,) = await store.counts(shard, [workspace])
+    shown = ShownWorkspace(
+        **msgspec.structs.asdict(_listed(found, held)),
+        settings=OwnSettings(**msgspec.structs.asdict(found.settings)),
+        effective=effective(found.settings, shard.settings),
+        former_pauses=[
+            FormerPause(since=rfc3339(since), until=rfc3339(until), note=note)
+            for since, until, note in reversed(found.spans)
+        ],
+    )
+    return WorkspaceShown(workspace_id=workspace, workspace=shown)
+
+
+def _listed(found: store.Workspace, held: store.Counts) -> ListedWorkspace:
+    return ListedWorkspace(
+        id=found.id,
+        description=found.settings.description,
+        created_at=rfc3339(found.created),
+        revision=found.revision,
+        pause=shown_pause(found.pause),
+        triggers=TriggerCounts(**held.triggers),
+        executions=ExecutionCounts(**held.executions),
+    )
+
+
+def effective(own: store.WorkspaceSettings, settings: Settings) -> EffectiveSettings:
+    """What goes for a workspace: its own settings, and the deployment's where it has none."""
+    usual: Mapping[str, Any] = {
+        **{name: getattr(settings, name) for name in _DEPLOYMENT},
+        **msgspec.structs.asdict(PRODUCT_DEFAULTS),
+    }
+    names = EffectiveSettings.__struct_fields__
+    chosen = {name: getattr(own, name) for name in names}
+    return EffectiveSettings(
+        **{name: usual[name] if chosen[name] is None else chosen[name] for name in names}
+    )
+
+
+_DEPLOYMENT = ("max_concurrency", "keep_succeeded_seconds", "keep_succeeded", "keep_failed")
+
+
+def _check_zone(zone: str | None) -> None:
+    if zone is None:
+        return
+    try:
+        load_zone(zone)
+    except InvalidSchedule as error:
+        fault = Fault("timezone", str(error))
+        raise InvalidRequest("The body is not valid; nothing was done.", [fault]) from error
+
+
+def _none(workspace: str) -> NotFound:
+    return NotFound(f"There is no workspace {workspace!r}: store triggers in it, or PUT its settings.")

@@ -1,0 +1,72 @@
+"""The API over ASGI, and what tests of its calls begin with."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from conftest import Clock
+from helpers import claim_all, define, failed, succeeded
+
+from app.main import create_app
+from app.models import Definition
+from app.store import Shard, queue, ticking, triggers
+from app.store.queue import Claimed
+
+ACME = "/api/workspaces/acme"
+_numbers = itertools.count(1000)  # of claims: none that a test gives itself
+
+
+@asynccontextmanager
+async def client_of(shard: Shard) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the API on a shard."""
+    transport = httpx.ASGITransport(create_app(shard.settings, shard), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        yield client
+
+
+async def ok(pending: Awaitable[httpx.Response], status: int = 200) -> Any:
+    """The body of an answer with the wanted status."""
+    response = await pending
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+async def refused(pending: Awaitable[httpx.Response], status: int, code: str) -> Any:
+    """The problem of an answer with the wanted status and code."""
+    response = await pending
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
+    return response.json()
+
+
+async def store_set(shard: Shard, workspace: str = "acme", **definitions: Definition | str) -> None:
+    """Replace a workspace's set; a string stands for the cron expression."""
+    entries = [(id_, define(one) if isinstance(one, str) else one) for id_, one in definitions.items()]
+    await triggers.replace(shard, workspace, entries)
+
+
+async def fire(shard: Shard) -> None:
+    """Fire what is due, and judge what is too late, until nothing is left of it."""
+    while (await ticking.fire_due(shard)).handled or await ticking.refill(shard):
+        pass
+
+
+async def minutes(shard: Shard, clock: Clock, number: int = 1, what: str = "succeeded") -> list[Claimed]:
+    """Let minutes pass; what is due in each is sent and ends as told."""
+    sent = []
+    for _ in range(number):
+        clock.advance(60)
+        await fire(shard)
+        sent += await finish_all(shard, clock, what)
+    return sent
+
+
+async def finish_all(shard: Shard, clock: Clock, what: str = "succeeded") -> list[Claimed]:
+    """Claim and end what is ready."""
+    claimed = await claim_all(shard, number=next(_numbers))
+    end = succeeded if what == "succeeded" else failed
+    await queue.finish(shard, [end(one, clock.now) for one in claimed])
+    return claimed
