@@ -234,7 +234,7 @@ class ArqJob(Struct, frozen=True):
 
     t: int  # attempts made
     f: str
-    a: list[Any]  # workspace, trigger, slot, born
+    a: list[Any]  # workspace, trigger, slot, born; marks and dead letter where there are any
     k: dict[str, list[Attempt]]  # {} or {"attempts": …}
     et: int  # when it was queued, ms
 

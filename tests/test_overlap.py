@@ -10,7 +10,7 @@ from helpers import accounts_balance, claim_all, define, failed, succeeded
 
 from app.clock import day_of
 from app.models import State
-from app.store import Shard, catalog, executions, queue, ticking, triggers, upkeep
+from app.store import Shard, catalog, executions, orders, queue, ticking, triggers, upkeep
 
 pytestmark = pytest.mark.anyio
 
@@ -262,3 +262,21 @@ async def test_an_edit_brings_no_slot_again_that_fired_while_it_was_prepared(
     await ticking.fire_due(shard)
     totals = await accounts_balance(shard, "acme", day_of(clock.now))
     assert totals == {"due": 2, "skipped:overlap": 1, "open": 1}
+
+
+async def test_replacing_long_lines_is_spread_over_several_calls(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(fire_batch=50)
+    names = [str(n) for n in range(6)]
+    await triggers.replace(shard, "acme", [(name, define(overlap_policy="replace")) for name in names])
+    for name in names:
+        wanted = [orders.Order(name, clock.now - n * 60_000) for n in range(40)]
+        await orders.make(shard, "acme", "backfill", wanted, one_by_one=True)
+    clock.advance(60)
+    fired = []
+    while (one := await ticking.fire_due(shard)).handled:
+        fired.append(one.made)
+    assert len(fired) >= 3
+    assert sum(fired) == 6
+    assert len(await executions.open_ids(shard, "acme")) == 6

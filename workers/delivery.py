@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -21,6 +22,8 @@ from app.urls import Origin, parse_target
 from workers import retries
 from workers.retries import Policy, policy_of
 from workers.transport import NotSent, ResponseHeaders, SendError, Transport
+
+log = logging.getLogger(__name__)
 
 USER_AGENT = f"Cronspace/{__version__}"
 
@@ -156,9 +159,12 @@ async def attempt(
         kind, message = FailureKind.INTERNAL, f"{type(error).__name__}: {error}"
     duration = round((time.monotonic() - begun) * 1000)
     made = Attempt(started_ms, duration, status, str(kind), message[:_MAX_MESSAGE], snippet, worker)
-    if prepared is None:
-        return retries.failed(execution, made)
-    return retries.judge(execution, made, prepared.policy, sent, headers)
+    try:
+        if prepared is not None:
+            return retries.judge(execution, made, prepared.policy, sent, headers)
+    except Exception:  # an attempt without an outcome would be held, and renewed, for ever
+        log.exception("%s: the answer can't be judged", execution.id)
+    return retries.failed(execution, made)
 
 
 def interrupted(execution: Claimed, started_ms: int, now_ms: int, worker: str) -> Ended:

@@ -152,6 +152,11 @@ local function end_execution(id, job, state, reason, attempts, definition)
   elseif marked(job.a, 'o') then
     redis.call('HDEL', of(workspace, 'requests'), id)
   end
+  local letter = job.a[6] -- the dead letter that this retried: it can be retried again
+  if letter and (state == 'cancelled' or state == 'skipped')
+    and redis.call('HGET', of(workspace, 'retried'), letter) == id then
+    redis.call('HDEL', of(workspace, 'retried'), letter)
+  end
   trim_number(workspace, state)
   if marked(job.a, 'l') then
     leave_line(workspace, trigger, id)

@@ -24,10 +24,15 @@ local FIRST_REQUEST = 8
 local KEPT_MS = 86400000
 local idempotency_key = of(workspace, 'idempotency:' .. idempotency)
 
+local created = redis.call('HGET', of(workspace, 'meta'), 'created')
+
 if not redis.call('ZSCORE', prefix .. 'workspaces', workspace) then
   return { 'none', '' }
 elseif idempotency ~= '' then
   local kept = try_unpack(redis.call('GET', idempotency_key))
+  if kept and kept[3] ~= created then
+    kept = nil -- of a workspace of that id that was erased
+  end
   if kept and kept[1] ~= asked then
     return { 'different', '' }
   elseif kept then
@@ -49,12 +54,9 @@ for index, entry in ipairs(entries) do
     if request ~= '' then
       redis.call('HSET', of(workspace, 'requests'), id, request)
     end
-    local args = { workspace, trigger, slot, state and state[BORN] or 0, marks ~= '' and marks or nil }
+    local args = { workspace, trigger, slot, state and state[BORN] or 0, marks, letter ~= '' and letter or nil }
     local takes_part = state and state[RULES] and state[RULES].overlap
-    local open = open_execution(id, args, overlap == 'allow' and takes_part and 'beside' or overlap, 0, now)
-    if not open and letter ~= '' then
-      redis.call('HDEL', of(workspace, 'retried'), letter) -- the backlog was full: it can be retried later
-    end
+    open_execution(id, args, overlap == 'allow' and takes_part and 'beside' or overlap, 0, now)
   end
   if redis.call('EXISTS', job_key(id), result_key(id)) > 0 then
     made[#made + 1] = id
@@ -62,7 +64,7 @@ for index, entry in ipairs(entries) do
 end
 local answer = cmsgpack.pack(made)
 if idempotency ~= '' and #made > 0 then
-  redis.call('SET', idempotency_key, cmsgpack.pack({ asked, answer }), 'PX', KEPT_MS)
+  redis.call('SET', idempotency_key, cmsgpack.pack({ asked, answer, created }), 'PX', KEPT_MS)
 end
 flush_counts()
 redis.call('PUBLISH', wake_channel, 'fired')
