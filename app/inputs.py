@@ -182,7 +182,9 @@ class TriggerFields(Struct, frozen=True, kw_only=True):
     interval: of.IntervalSeconds | None
     at: of.Moment | None
     timezone: of.Zone
-    dst_policy: ShownDstPolicy | None
+    dst_policy: Annotated[
+        ShownDstPolicy | None, Meta(description="Null: as Debian's cron does at clock changes.")
+    ]
     starts_at: of.Moment | None
     ends_at: of.Moment | None
     max_runs: of.MaxRuns | None

@@ -299,6 +299,7 @@ async def test_what_is_none_of_ours_in_the_queue_stops_no_claim(shard: Shard, cl
     await shard.redis.set(shard.keys.arq_job(unreadable), b"\xc1 no msgpack")
     assert {one.trigger for one in await claim_all(shard)} == {"1", "2"}
     assert await claim_all(shard, number=2) == []
+    assert await shard.redis.zcard(shard.keys.queue) == 2  # the running ones: nothing stays at its head
     totals = await accounts_balance(shard, "acme", TODAY)
     assert totals["failed:unreadable"] == 1
     assert await shard.redis.zcard(shard.keys.of("acme", "admitted")) == 2

@@ -198,3 +198,18 @@ async def test_the_ledger_shows_when_a_trigger_was_disabled(shard: Shard, clock:
     clock.advance(60)
     await settle(shard)
     assert len(await executions.open_ids(shard, "acme")) == 2
+
+
+async def test_slots_computed_before_a_pause_are_not_stored_into_it(shard: Shard, clock: Clock) -> None:
+    await triggers.replace(shard, "acme", [("0", define())])
+    await holds.pause_triggers(shard, "acme", ["0"])
+    await ticking.refill_some(shard, ["acme:0"])  # by who took the chore before
+    await settle(shard)
+    clock.advance(600)
+    await settle(shard)
+    assert await slots(shard) == []
+    await holds.resume_triggers(shard, "acme", ["0"])
+    await settle(shard)
+    clock.advance(60)
+    await settle(shard)
+    assert len(await slots(shard)) == 1
