@@ -6,7 +6,7 @@ from typing import Literal
 
 from app.clock import from_ms
 from app.models import FailureKind, State
-from app.zones import load_zone
+from app.schedule.zones import load_zone
 
 Code = Literal[
     "no_such_trigger",

@@ -13,8 +13,8 @@ import schemathesis
 from hypothesis import strategies as st
 
 from app.cursors import write_cursor
+from app.declared.rules import OWNERS, SCHEDULES
 from app.formats import FORMATS
-from app.validation.rules import OWNERS, SCHEDULES
 
 _CRONS = [
     "* * * * *",

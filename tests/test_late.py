@@ -7,8 +7,8 @@ from conftest import START, Clock, ShardFactory
 from helpers import accounts_balance, claim_all, define, failed, numbered, succeeded
 
 from app.clock import day_of
-from app.late import judge_overdue
 from app.schedule import schedule_of
+from app.schedule.late import judge_overdue
 from app.store import Shard, catalog, executions, history, queue, ticking, triggers
 
 pytestmark = pytest.mark.anyio

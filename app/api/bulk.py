@@ -13,12 +13,12 @@ from app.api.operations import Call, Noun
 from app.api.trigger_inputs import TRIGGERS_PATH, Condition, Confirm, IdempotencyKey
 from app.api.trigger_sets import CHANGE_ERRORS
 from app.api.trigger_shapes import ETAG, Revision, etag
+from app.declared.fields import MOST_TAGS, Tag
 from app.errors import ConfirmationRequired, Fault, IdempotencyConflict, InvalidRequest, NotFound
 from app.keys import split_execution_id
 from app.models import Definition, Trigger
 from app.store import Shard, catalog, holds, orders, revisions
 from app.store import triggers as store
-from app.trigger_fields import MOST_TAGS, Tag
 
 noun = Noun("triggers", "", TRIGGERS_PATH)
 

@@ -21,6 +21,7 @@ from app.api.shapes import (
 )
 from app.api.trigger_inputs import Idempotency
 from app.api.workspaces import ExecutionCounts
+from app.declared.masking import MASK, mask_headers
 from app.errors import (
     AlreadyRetried,
     ExecutionFinished,
@@ -31,7 +32,6 @@ from app.errors import (
     NotFound,
 )
 from app.formats import Cursor
-from app.masking import MASK, mask_headers
 from app.models import Execution, Method, State, unpack_definition
 from app.store import Shard, history, orders, workspaces
 from app.store import executions as store

@@ -15,16 +15,16 @@ from app.api.shapes import ShownPause, shown_pause
 from app.api.trigger_inputs import TRIGGERS_PATH, Idempotency
 from app.api.triggers import no_trigger
 from app.clock import from_ms, parse_moment, rfc3339, to_ms
+from app.declared.bodies import payload_faults
+from app.declared.fields import Moment as MomentText
+from app.declared.inputs import stored_payload
 from app.errors import Fault, IdempotencyConflict, InvalidRequest, InvalidSchedule, NotFound
 from app.formats import Moment, Zone
-from app.inputs import stored_payload
 from app.keys import assigned_time, execution_id
 from app.models import Definition, Standing, Trigger
 from app.schedule import Schedule, schedule_of
+from app.schedule.zones import load_zone
 from app.store import Shard, catalog, orders, workspaces
-from app.trigger_fields import Moment as MomentText
-from app.validation import payload_faults
-from app.zones import load_zone
 
 noun = Noun("triggers", "", TRIGGERS_PATH)
 

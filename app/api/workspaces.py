@@ -13,6 +13,7 @@ from app.api.operations import Call, Noun
 from app.api.shapes import ShownPause, shown_pause
 from app.clock import rfc3339
 from app.config import Settings
+from app.declared.inputs import PRODUCT_DEFAULTS
 from app.errors import (
     ConfirmationRequired,
     Fault,
@@ -22,10 +23,9 @@ from app.errors import (
     WorkspaceErasing,
 )
 from app.formats import Cursor, Moment, Zone
-from app.inputs import PRODUCT_DEFAULTS
+from app.schedule.zones import load_zone
 from app.store import Shard, holds, upkeep
 from app.store import workspaces as store
-from app.zones import load_zone
 
 noun = Noun("workspaces", "The tenants: their settings and their pauses.", "/api/workspaces")
 

@@ -22,9 +22,9 @@ from app.errors import (
     RevisionConflict,
     WorkspaceErasing,
 )
-from app.late import slots_to_hold
 from app.models import Changes, Definition, Replaced, pack_definition, unpack_definition
 from app.schedule import schedule_of
+from app.schedule.late import slots_to_hold
 from app.store import revisions, ticking
 from app.store.shard import Shard, pack, reply, unpack
 
