@@ -23,10 +23,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.openapi import document_of
 from app.clock import from_ms, parse_moment
+from app.config import HELP
+from app.declared.inputs import TriggerInput
 from app.main import NOUNS, create_app
 from app.schedule import schedule_of
+from app.schedule.zones import load_zone
 from app.store import Shard
-from app.zones import load_zone
 from workers.transport import Transport
 from workers.worker import Worker
 
@@ -187,10 +189,18 @@ def test_calls_that_a_page_names_exist(page: Path) -> None:
     known = {(method, re.sub(r"{\w+}", "{}", path)) for method, path in OPERATIONS}
     text = prose_of(page)
     if page.name == "from-other-schedulers.md":
-        text = "\n".join(row[1] for row in tables_of(page))  # what is ours
+        text = "\n".join(row[-1] for row in tables_of(page))  # what is ours
     for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) ([^`?\s]+)", text):
         found = re.sub(r"{\w+}", "{}", path.replace("…", "/api/workspaces/{}"))
         assert (method, found) in known, f"{method} {path}"
+
+
+def test_every_field_and_setting_of_a_page_is_there_and_every_field_is_on_a_page() -> None:
+    text = "".join(prose_of(page) for page in PAGES)
+    missing = {name for name in TriggerInput.__struct_fields__ if f"`{name}`" not in text}
+    assert not missing
+    settings = {env for env, _ in HELP.values()}
+    assert set(re.findall(r"\bCRONSPACE_[A-Z_]+\b", text)) <= settings
 
 
 def test_the_nights_in_which_clocks_change_are_as_told() -> None:
