@@ -137,9 +137,9 @@ local function end_execution(id, job, state, reason, attempts, definition)
     end
   end
   if state == 'succeeded' or state == 'failed' then
-    time(workspace, '', own and now or slot, bounded(duration), bounded(late))
+    time(workspace, '', own and now or slot, bounded(duration), not own and bounded(late))
     if own then
-      time(workspace, trigger, now, bounded(duration), 0)
+      time(workspace, trigger, now, bounded(duration), false)
     end
   end
   if state == 'failed' then
