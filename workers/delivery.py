@@ -12,16 +12,20 @@ from msgspec import Struct
 
 from app import __version__, variables
 from app.clock import rfc3339
+from app.egress import Egress
 from app.models import BODYLESS, Attempt, Definition, FailureKind, unpack_definition
 from app.schedule import schedule_of
 from app.store.queue import Claimed, Ended
 from app.urls import Origin, parse_target
 from app.variables import Moment, Named, Template
 from workers import retries
+from workers.failures import NotSent, SendError
 from workers.retries import Policy, policy_of
-from workers.transport import NotSent, ResponseHeaders, SendError, Transport
+from workers.transport import ResponseHeaders, Transport
 
 USER_AGENT = f"Cronspace/{__version__}"
+
+GUARDED = Egress()  # public addresses only
 
 _MAX_MESSAGE = 500
 _CACHED_DEFINITION = 4096  # bytes; larger ones are prepared anew each time, so that the cache stays small
@@ -118,6 +122,7 @@ async def attempt(
     started_ms: int,
     worker: str,
     may_send: Callable[[], bool] = lambda: True,
+    egress: Egress = GUARDED,
 ) -> Ended:
     """Send an execution's request once; what goes wrong becomes part of the outcome.
 
@@ -139,7 +144,7 @@ async def attempt(
         prepared = prepare(execution.definition)
         request = build_request(prepared, execution, started_ms)
         async with asyncio.timeout(prepared.timeout):
-            answer = await transport.send(prepared.origin, request, may_begin)
+            answer = await transport.send(prepared.origin, request, may_begin, egress)
         status, headers = answer.status, answer.headers
         snippet = answer.body.decode("utf-8", "replace")
         if not prepared.policy.succeeds(status):

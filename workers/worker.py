@@ -26,13 +26,15 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from app.config import Settings
+from app.egress import make_egress
 from app.models import State
 from app.store import Shard, queue, ticking, upkeep
 from app.store.queue import Claimed, Ended
 from app.store.shard import pack, unpack
 from workers import delivery
+from workers.failures import NotSent
 from workers.loops import Loop
-from workers.transport import NotSent, Transport
+from workers.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ class Worker(arq.Worker):
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
+        self._egress = make_egress(settings.egress_allow, settings.egress_deny, settings.egress_ports)
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
         self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
@@ -272,7 +275,12 @@ class Worker(arq.Worker):
         started = self._now()
         try:
             ended = await delivery.attempt(
-                self._transport, execution, started, self.name, lambda: time.monotonic() < held.until
+                self._transport,
+                execution,
+                started,
+                self.name,
+                lambda: time.monotonic() < held.until,
+                self._egress,
             )
         except NotSent:
             # Perhaps another worker's by now: not sent, and not to be reported either.
