@@ -15,6 +15,7 @@ from app.clock import rfc3339
 from app.egress import Egress
 from app.models import BODYLESS, Attempt, Definition, FailureKind, unpack_definition
 from app.schedule import schedule_of
+from app.signing import sign
 from app.store.queue import Claimed, Ended
 from app.urls import Origin, parse_target
 from app.variables import Moment, Named, Template
@@ -177,9 +178,14 @@ def build_request(prepared: Prepared, execution: Claimed, now_ms: int) -> bytes:
     head, body = prepared.head, prepared.body
     if prepared.templates is not None:
         head, body = prepared.templates.render(_moment(execution, now_ms))
+    timestamp = now_ms // 1000
+    signature = ""
+    if execution.secrets:
+        signature = f"webhook-signature: {sign(execution.secrets, execution.id, timestamp, body)}\r\n"
     changing = (
         f"webhook-id: {execution.id}\r\n"
-        f"webhook-timestamp: {now_ms // 1000}\r\n"
+        f"webhook-timestamp: {timestamp}\r\n"
+        f"{signature}"
         f"cronspace-attempt: {len(execution.attempts) + 1}\r\n"
         f"cronspace-scheduled-at: {rfc3339(execution.slot)}\r\n\r\n"
     )
