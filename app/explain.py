@@ -202,8 +202,7 @@ def _holds(facts: Facts) -> Iterator[Finding]:
 
 def _why_finished(facts: Facts, definition: Definition) -> str:
     if definition.max_runs:
-        runs = definition.max_runs
-        return f"The trigger has finished: it has run {runs} times (max_runs), or its schedule ended."
+        return f"The trigger has finished: it has had its max_runs ({definition.max_runs}), or has ended."
     if definition.at:
         return f"The trigger has finished: its only slot was {_when(facts, definition.at)}."
     ends = f" at {_when(facts, definition.ends_at)} (ends_at)" if definition.ends_at else ""
@@ -256,9 +255,9 @@ def _standing_of(facts: Facts, one: Open) -> tuple[Code, str]:
         )
     match one.waits_in:
         case "backlog":
+            limit = facts.max_concurrency
             return "waiting_for_place", (
-                f"waits for a free place: {facts.max_concurrency} executions of this workspace are at work"
-                " (max_concurrency)."
+                f"waits for a free place: all of its workspace are taken (max_concurrency {limit})."
             )
         case "lined":
             return "waiting_in_line", (

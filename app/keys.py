@@ -47,7 +47,8 @@ class Keys:
 
         ``meta``         HASH: revision; serial of the last change, and what it replied (replaced, edited);
                          positions (the next one); created (ms); paused (since ms, note) and spans (former
-                         pauses); erasing; what the workspace sets itself (see ``app/store/workspaces.py``)
+                         pauses); erasing, erased_to (a cursor); what the workspace sets itself
+                         (see ``app/store/workspaces.py``)
         ``definitions``  HASH: trigger → definition (msgpack)
         ``erasing``      HASH: the same, while the workspace is being erased
         ``states``       HASH: trigger → what the ticker needs beside the due index (msgpack array, see

@@ -15,9 +15,9 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from app.clock import DAY_MS
+from app.declared.inputs import TriggerFields, shown
+from app.declared.masking import MASK, mask_headers
 from app.errors import InvalidSchedule
-from app.inputs import TriggerFields, shown
-from app.masking import MASK, mask_headers
 from app.models import Changes, Definition, Trigger, pack_definition
 from app.schedule import Schedule, compare, schedule_of
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from app.clock import from_ms
 from app.models import FailureKind, State
-from app.zones import load_zone
+from app.schedule.zones import load_zone
 
 Code = Literal[
     "no_such_trigger",
@@ -75,8 +75,8 @@ def sentence(code: Code, deadline_seconds: float) -> str:
     """What became of a slot, as the rest of a sentence that begins with it."""
     if code == "missed_deadline":
         return (
-            f"was missed: it was found more than {deadline_seconds:g} s late (start_deadline_seconds),"
-            " because no worker ran or Redis was away, and the trigger does not catch up (catch_up_missed)."
+            f"was missed: it was found more than {deadline_seconds:g} s late (start_deadline_seconds):"
+            " no worker ran, or Redis was away, and the trigger does not catch up (catch_up_missed)."
         )
     return _SENTENCES.get(code, "ended.")
 
@@ -113,7 +113,8 @@ def lasting(ms: int) -> str:
     for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    whole = round(seconds)
+    return f"{whole} second{'s' * (whole != 1)}"
 
 
 def noted(note: str) -> str:

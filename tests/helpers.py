@@ -9,11 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
-import httpx
-
 from app.clock import day_of
 from app.keys import kind_of, split_execution_id
-from app.main import create_app
 from app.models import Attempt, Definition
 from app.store import Shard, executions, history, queue
 from app.store.queue import Claimed, Ended
@@ -64,12 +61,6 @@ async def accounts_balance(shard: Shard, workspace: str, *days: int) -> Counter[
             totals.update(counts)
         totals["open"] += sum(number for (_, on), number in still_open.items() if on == day)
     return totals
-
-
-def client_of(shard: Shard) -> httpx.AsyncClient:
-    """A client of an API on that shard, without a network between them."""
-    transport = httpx.ASGITransport(create_app(shard.settings, shard), raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://api")
 
 
 class Received(NamedTuple):

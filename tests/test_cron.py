@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import examples
 
-from app.cron import parse
 from app.errors import InvalidSchedule
-from app.fields import read
+from app.schedule.cron import parse
+from app.schedule.fields import read
 
 
 def dates_of(expression: str, after: str, count: int) -> list[str]:

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from app.clock import parse_interval, parse_moment, rfc3339
 from app.config import Settings
+from app.declared.bodies import parse_patch, parse_replace, parse_trigger
+from app.declared.inputs import Defaults, PatchInput, TriggerFields, TriggerInput, shown
+from app.declared.masking import MASK
+from app.declared.outcomes import TARGET_KINDS, canonical, kinds_of, statuses_of
 from app.errors import Fault, InvalidRequest
-from app.inputs import Defaults, PatchInput, TriggerFields, TriggerInput, shown
-from app.masking import MASK
 from app.models import Definition
-from app.outcomes import TARGET_KINDS, canonical, kinds_of, statuses_of
-from app.validation import parse_patch, parse_replace, parse_trigger
 
 SETTINGS = Settings()
 GOOD: dict[str, Any] = {"cron": "* * * * *", "url": "http://127.0.0.1/x", "method": "POST"}

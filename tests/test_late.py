@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from conftest import START, Clock, ShardFactory
-from helpers import accounts_balance, claim_all, define, numbered, succeeded
+from helpers import accounts_balance, claim_all, define, failed, numbered, succeeded
 
 from app.clock import day_of
-from app.late import judge_overdue
 from app.schedule import schedule_of
+from app.schedule.late import judge_overdue
 from app.store import Shard, catalog, executions, history, queue, ticking, triggers
 
 pytestmark = pytest.mark.anyio
@@ -163,6 +163,64 @@ async def test_caught_up_slots_take_no_more_places_than_their_workspace_has(
     await queue.finish(shard, [succeeded(running[0], clock.now)])
     assert len(await claim_all(shard, number=3)) == 1
     assert len(await executions.open_ids(shard, "acme")) == 8
+
+
+async def test_a_single_caught_up_slot_waits_for_live_ones_too(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(max_concurrency=1)
+    live = define("*/5 * * * * *")
+    clock.now = clock.now // HOUR * HOUR
+    await triggers.replace(shard, "acme", [("late", define("0 * * * *", catch_up_missed="latest"))])
+    clock.advance(1.5 * 3600)
+    await settle(shard)
+    await triggers.edit(shard, "acme", ["live"], lambda _: {"live": live})
+    clock.advance(5)
+    await settle(shard)
+    assert await drain(shard, clock) == [clock.now, clock.now - HOUR // 2 - 5000]
+
+
+async def caught_up(shard: Shard, clock: Clock, number: int) -> None:
+    """Triggers with one caught-up execution each, not yet claimed."""
+    late = [(str(n), define("0 * * * *", catch_up_missed="latest")) for n in range(number)]
+    await triggers.replace(shard, "acme", late)
+    clock.now = clock.now // HOUR * HOUR + 5 * HOUR - 30_000
+    await settle(shard)
+
+
+async def test_a_claim_ends_no_more_void_executions_than_it_may_claim(shard: Shard, clock: Clock) -> None:
+    await caught_up(shard, clock, 500)
+    await triggers.replace(shard, "acme", [])
+    assert await claim_all(shard, at_most=20) == []
+    assert len(await executions.open_ids(shard, "acme")) == 480
+    await accounts_balance(shard, "acme", day_of(clock.now))
+
+
+async def test_a_caught_up_execution_that_is_lost_is_accounted_for(shard: Shard, clock: Clock) -> None:
+    await caught_up(shard, clock, 2)
+    lost, _ = sorted(await executions.open_ids(shard, "acme"))
+    await shard.redis.delete(shard.keys.arq_job(lost))
+    assert len(await claim_all(shard)) == 1
+    totals = await accounts_balance(shard, "acme", day_of(clock.now))
+    assert totals["failed:unreadable"] == 1
+
+
+async def test_a_caught_up_execution_waits_for_live_ones_when_it_is_tried_again(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(max_concurrency=1)
+    await caught_up(shard, clock, 1)
+    (late,) = await claim_all(shard)
+    await queue.finish(shard, [failed(late, clock.now, "retry", 1000)])
+    await triggers.edit(shard, "acme", ["live"], lambda _: {"live": define("* * * * * *")})
+    clock.advance(3)
+    await settle(shard)
+    order = []
+    for number in range(2, 9):
+        for one in await claim_all(shard, number=number, at_most=1):
+            order.append(one.trigger)
+            await queue.finish(shard, [succeeded(one, clock.now)])
+    assert order == ["live"] * 3 + ["0"]
 
 
 async def test_a_one_off_that_is_past_is_caught_up_if_it_wants_to_be(shard: Shard, clock: Clock) -> None:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-import httpx
 import jsonschema_rs
 import pytest
 import schemathesis
 import uvicorn
+from calls import client_of
 from conftest import START, Clock, ShardFactory, eventually
-from helpers import claim_all, failed
+from helpers import claim_all, define, failed, succeeded
 
 from app.api.openapi import document_of
 from app.config import Settings
 from app.formats import FORMATS
 from app.main import NOUNS, create_app
-from app.store import Shard, connect, queue, ticking
+from app.store import Shard, connect, orders, queue, ticking, triggers
 
 pytestmark = pytest.mark.anyio
 
@@ -35,14 +36,12 @@ OPERATIONS = {
     for method, operation in item.items()
 }
 ONE = {"id": "nightly-report", "cron": "* * * * *", "url": "http://127.0.0.1:9/x", "method": "POST"}
-PLACES = {"workspace_id": "acme", "trigger_id": "nightly-report", "execution_id": "acme:none:1"}
-
-
-@asynccontextmanager
-async def client_of(shard: Shard) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(create_app(shard.settings, shard), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
-        yield client
+PLACES = {
+    "workspace_id": "acme",
+    "trigger_id": "nightly-report",
+    "execution_id": "acme:none:1",
+    "revision": "1",
+}
 
 
 def parts_of(value: Any) -> Iterator[dict[str, Any]]:
@@ -60,7 +59,7 @@ def path_of(name: str) -> tuple[str, str]:
     """The method and a filled-in URL with the required parameters of an operation."""
     method, path, operation = OPERATIONS[name]
     query = [
-        f"{one['name']}=1"
+        f"{one['name']}={one['schema'].get('enum', [1])[0]}"
         for one in operation.get("parameters", ())
         if one["in"] == "query" and one["required"]
     ]
@@ -116,7 +115,7 @@ def test_answers_are_closed_and_none_is_empty() -> None:
 
 def test_formats_of_our_own_are_explained() -> None:
     used = {part["format"] for part in parts_of(DOCUMENT) if isinstance(part.get("format"), str)}
-    assert used - {"date-time"} <= set(FORMATS)
+    assert used - {"date", "date-time"} <= set(FORMATS)
     assert all(f"`{name}`" in DOCUMENT["info"]["description"] for name in FORMATS)
 
 
@@ -143,22 +142,138 @@ async def test_head_has_the_length_of_get_and_no_body(shard: Shard) -> None:
     assert head.headers["content-length"] == str(len(got.content))
 
 
+# A good body for each operation that takes one.
+BODIES: dict[str, Any] = {
+    "replace_triggers": {"triggers": []},
+    "put_triggers": {"triggers": []},
+    "create_trigger": ONE,
+    "put_trigger": ONE,
+    "patch_trigger": {"name": "x"},
+    "pause_trigger": {},
+    "run_trigger": {"payload": 1},
+    "backfill_trigger": {"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T01:00:00Z"},
+    "change_triggers": {"action": "run", "ids": ["nightly-report"]},
+    "put_workspace": {},
+    "patch_workspace": {},
+    "pause_workspace": {},
+    "retry_dead_letters": {},
+}
+
+FIRST = START // 60_000 * 60_000 + 60_000  # the first slot of ONE
+
+
+class Way(NamedTuple):
+    """How an error is met."""
+
+    headers: Mapping[str, str] = MappingProxyType({})
+    body: Any = None  # instead of the usual one
+    before: Any = None  # the body of the same call made before
+    there: bool = False  # the trigger is there
+    contended: bool = False  # somebody else changes the set whenever we are about to
+    scene: str = ""  # what provoke() makes
+    query: str = ""
+
+
+AS_IT_IS, CONTENDED = Way(), Way(there=True, contended=True)
+OTHER_REVISION, SAME_KEY = Way({"If-Match": '"7"'}), {"Idempotency-Key": "k"}
+ENDED, ERASING, KEY_USED = Way(scene="ended"), Way(scene="erasing"), Way(SAME_KEY, scene="key used")
+
 # What every operation can answer follows from what it takes; the rest is provoked here, one by one.
 PROVOKED = {
-    ("get_execution", 404): "as it is",
-    ("replace_triggers", 409): "contended",
-    ("put_triggers", 409): "contended",
-    ("delete_triggers", 409): "contended",
+    ("get_workspace", 404): AS_IT_IS,
+    ("get_workspace_stats", 404): AS_IT_IS,
+    ("put_workspace", 409): ERASING,
+    ("patch_workspace", 404): AS_IT_IS,
+    ("patch_workspace", 409): ERASING,
+    ("erase_workspace", 404): Way(query="&confirm=acme"),
+    ("erase_workspace", 409): AS_IT_IS,
+    ("erase_workspace", 503): Way(query="&confirm=acme"),
+    ("pause_workspace", 404): AS_IT_IS,
+    ("resume_workspace", 404): AS_IT_IS,
+    ("get_execution", 404): AS_IT_IS,
+    ("list_trigger_executions", 404): AS_IT_IS,
+    ("cancel_execution", 404): AS_IT_IS,
+    ("cancel_execution", 409): ENDED,
+    ("retry_execution", 404): AS_IT_IS,
+    ("retry_execution", 409): ENDED,
+    ("retry_execution", 422): KEY_USED,
+    ("retry_dead_letters", 404): AS_IT_IS,
+    ("retry_dead_letters", 422): KEY_USED,
+    ("delete_dead_letter", 404): AS_IT_IS,
+    ("delete_dead_letter", 409): ENDED,
+    ("get_trigger_history", 404): AS_IT_IS,
+    ("get_trigger_metrics", 404): AS_IT_IS,
+    ("explain_trigger", 404): AS_IT_IS,
+    ("replace_triggers", 409): CONTENDED,
+    ("replace_triggers", 412): OTHER_REVISION,
+    ("put_triggers", 409): CONTENDED,
+    ("put_triggers", 412): OTHER_REVISION,
+    ("delete_triggers", 409): CONTENDED,
+    ("delete_triggers", 412): OTHER_REVISION,
+    ("create_trigger", 409): Way(there=True),
+    ("create_trigger", 412): OTHER_REVISION,
+    ("get_trigger", 404): AS_IT_IS,
+    ("put_trigger", 409): CONTENDED,
+    ("put_trigger", 412): OTHER_REVISION,
+    ("patch_trigger", 404): AS_IT_IS,
+    ("patch_trigger", 409): CONTENDED,
+    ("patch_trigger", 412): OTHER_REVISION,
+    ("delete_trigger", 404): AS_IT_IS,
+    ("delete_trigger", 409): CONTENDED,
+    ("delete_trigger", 412): OTHER_REVISION,
+    ("pause_trigger", 404): AS_IT_IS,
+    ("resume_trigger", 404): AS_IT_IS,
+    ("run_trigger", 404): AS_IT_IS,
+    ("run_trigger", 422): Way(SAME_KEY, before={"payload": 2}, there=True),
+    ("backfill_trigger", 404): AS_IT_IS,
+    ("backfill_trigger", 422): Way(
+        SAME_KEY, before={**BODIES["backfill_trigger"], "overlap_policy": "allow"}, there=True
+    ),
+    ("get_next_runs", 404): AS_IT_IS,
+    ("change_triggers", 409): Way(
+        body={"action": "delete", "ids": ["nightly-report"]}, there=True, contended=True
+    ),
+    ("change_triggers", 412): OTHER_REVISION,
+    ("change_triggers", 422): Way(SAME_KEY, before={**BODIES["change_triggers"], "note": "x"}, there=True),
+    ("get_revision", 404): AS_IT_IS,
+    ("diff_revisions", 404): AS_IT_IS,
+    ("roll_back", 404): AS_IT_IS,
+    ("roll_back", 409): CONTENDED,
+    ("roll_back", 412): Way({"If-Match": '"7"'}, there=True),
 }
 
 
 class Contended(Shard):
-    """A shard on which somebody else replaces the set whenever we are about to."""
+    """A shard on which somebody else changes the set whenever we are about to."""
+
+    contended = False
 
     async def run(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "swap_triggers":
-            await self.redis.hset(self.keys.of(str(args[0]), "meta"), "serial", f"not {args[1]}")  # type: ignore[misc]
+        if self.contended and name in ("swap_triggers", "edit_triggers"):
+            workspace = args[0] if name == "swap_triggers" else args[1]
+            meta = self.keys.of(str(workspace), "meta")
+            await self.redis.hset(meta, "serial", f"not {args}")  # type: ignore[misc]
         return await super().run(name, *args, **kwargs)
+
+
+async def provoke(shard: Shard, scene: str) -> None:
+    """Make what an error needs: the execution of ONE's first slot, or a workspace that is going."""
+    if scene == "erasing":
+        await shard.redis.hset(shard.keys.of("acme", "meta"), "erasing", 1)  # type: ignore[misc]
+    elif scene in ("ended", "key used"):
+        await triggers.replace(shard, "acme", [("nightly-report", define())])
+        await ticking.fire_due(clocked(shard, FIRST))
+        (execution,) = await claim_all(clocked(shard, FIRST))
+        end = succeeded if scene == "ended" else failed
+        await queue.finish(shard, [end(execution, FIRST)])
+    if scene == "key used":
+        order = orders.Order("nightly-report", FIRST)
+        await orders.make(shard, "acme", "run", [order], idempotency_key="k", asked=b"another call")
+
+
+def clocked(shard: Shard, now: int) -> Shard:
+    """The same shard at another time."""
+    return Shard(shard.redis, shard.settings, now=lambda: now)
 
 
 def documented() -> list[tuple[str, int]]:
@@ -171,26 +286,37 @@ def documented() -> list[tuple[str, int]]:
 
 
 def test_each_documented_error_has_its_request_here() -> None:
-    assert {(name, status) for name, status in documented() if status not in (400, 413, 503)} == set(PROVOKED)
+    assert {one for one in documented() if one[1] not in (400, 413, 503)} == {
+        one for one in PROVOKED if one[1] != 503
+    }
 
 
 @pytest.mark.parametrize(("name", "status"), documented())
 async def test_every_documented_error_can_be_met(redis_url: str, name: str, status: int) -> None:
     method, url = path_of(name)
     settings = Settings(redis_url="unix:///nowhere" if status == 503 else redis_url, max_body_bytes=500)
-    kind = Contended if PROVOKED.get((name, status)) == "contended" else Shard
-    shard = kind(connect(settings), settings)
-    body = " " * 501 if status == 413 else None
-    if status == 400:
-        url += "&nonsense=1"
-    elif body is None and "requestBody" in OPERATIONS[name][2]:
-        body = '{"triggers": []}'
+    shard = Contended(connect(settings), settings, now=lambda: START)
+    way = PROVOKED.get((name, status), AS_IT_IS)
+    body = None
+    if "requestBody" in OPERATIONS[name][2]:
+        body = json.dumps(way.body or BODIES[name]) if status != 413 else " " * 501
+    url += "&nonsense=1" if status == 400 else way.query
+    if way.scene in ("ended", "key used"):
+        url = url.replace(PLACES["execution_id"], f"acme:nightly-report:{FIRST}")
     try:
+        await provoke(shard, way.scene)
         async with client_of(shard) as client:
-            response = await client.request(method, url, content=body)
+            if way.there:
+                assert (
+                    await client.put("/api/workspaces/acme/triggers", json={"triggers": [ONE]})
+                ).is_success
+            if way.before is not None:
+                assert (await client.request(method, url, json=way.before, headers=way.headers)).is_success
+            shard.contended = way.contended
+            response = await client.request(method, url, content=body, headers=way.headers)
     finally:
         await shard.redis.aclose()
-    assert response.status_code == status
+    assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     described = OPERATIONS[name][2]["responses"][str(status)]["$ref"].rpartition("/")[2]
     schema = DOCUMENT["components"]["responses"][described]["content"]["application/problem+json"]["schema"]

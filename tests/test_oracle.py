@@ -1,4 +1,4 @@
-"""The slots of cron schedules, held against cronsim; and the five differences that app/cron.py lists."""
+"""The slots of cron schedules, held against cronsim; and the five differences that cron.py lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from strategies import ZONES, examples, moments, oracle_expressions, zones
 from app.errors import InvalidSchedule
 from app.models import Definition, GapPolicy, RepeatPolicy
 from app.schedule import Schedule, schedule_of
-from app.zones import load_zone, stretches
+from app.schedule.zones import load_zone, stretches
 
 COUNT = 6
 
@@ -206,5 +206,5 @@ def test_difference_5_items_that_cronsim_does_not_know(ours: str, same: str) -> 
 
 
 def test_only_the_listed_differences() -> None:
-    text = sys.modules["app.cron"].__doc__ or ""
+    text = sys.modules["app.schedule.cron"].__doc__ or ""
     assert sum(f"\n{number}. *" in text for number in range(1, 10)) == 5

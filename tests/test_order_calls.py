@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from calls import client_of
 from conftest import START, Clock, ShardFactory
-from helpers import claim_all, client_of, define, succeeded
+from helpers import claim_all, define, succeeded
 
 from app.clock import rfc3339
 from app.keys import assigned_time, execution_id
@@ -64,6 +65,20 @@ async def test_what_is_paused_or_disabled_can_be_run_by_hand(
     await client.post(f"{PATH}/bulk", json={"action": held, "ids": ["t"]})
     assert (await client.post(f"{PATH}/t/run")).status_code == 202
     assert len(await claim_all(shard)) == 1
+
+
+async def test_a_run_that_finds_the_backlog_full_is_recorded_as_skipped(make_shard: ShardFactory) -> None:
+    for kept in (10, 0):
+        shard = make_shard(max_backlog=0, max_concurrency=1, keep_succeeded=kept)
+        async with client_of(shard) as client:
+            await client.put(f"/api/workspaces/w{kept}/triggers/t", json=ONE)
+            path = f"/api/workspaces/w{kept}/triggers/t/run"
+            assert (await client.post(path)).json()["execution_id"] is not None
+            full = await client.post(path)
+            assert (full.status_code, "location" in full.headers) == (202, kept > 0)
+            if kept:
+                shown = (await client.get(full.headers["location"])).json()["execution"]
+                assert (shown["state"], shown["reason"]) == ("skipped", "backlog_full")
 
 
 async def test_an_idempotency_key_makes_one_run_of_many_calls(

@@ -231,3 +231,24 @@ async def test_at_most_once_is_not_sent_again_after_a_crash(shard: Shard, clock:
     assert found is not None
     assert [one.kind for one in found.attempts] == ["unknown_outcome"]
     await accounts_balance(shard, "acme", day_of(clock.now))
+
+
+async def test_an_edit_brings_no_slot_again_that_fired_while_it_was_prepared(
+    make_shard: ShardFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = make_shard(keep_succeeded=0)  # nothing of a skipped slot is left to be recognised by
+    await triggers.replace(shard, "acme", [("0", define(overlap_policy="skip"))])
+    await minute(shard, clock)
+    clock.advance(59.9)
+    run = shard.run
+
+    async def slowly(name: str, *args: object, **more: object) -> object:
+        if name == "edit_triggers":
+            clock.advance(0.2)
+        return await run(name, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shard, "run", slowly)
+    await triggers.edit(shard, "acme", ["0"], lambda _: {"0": define(overlap_policy="skip", name="another")})
+    await ticking.fire_due(shard)
+    totals = await accounts_balance(shard, "acme", day_of(clock.now))
+    assert totals == {"due": 2, "skipped:overlap": 1, "open": 1}

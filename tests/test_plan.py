@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from calls import client_of
 from conftest import START, Clock, ShardFactory, eventually
-from helpers import client_of, define
+from helpers import define
 
 from app.clock import rfc3339
 from app.main import create_app

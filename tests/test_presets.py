@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import examples, expressions
 
-from app.cron import parse
 from app.errors import InvalidSchedule
-from app.fields import MACROS
-from app.presets import PRESETS, describe
+from app.schedule.cron import parse
+from app.schedule.fields import MACROS
+from app.schedule.presets import PRESETS, describe
 
 
 def test_there_are_at_least_thirty_presets_grouped_and_each_can_be_used() -> None:

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from strategies import ZONES, examples, expressions, moments, zones
 
 from app.clock import DAY_MS, day_of
-from app.cron import parse
 from app.errors import InvalidSchedule
 from app.models import Definition
 from app.schedule import Difference, Schedule, compare, schedule_of
-from app.zones import load_zone, stretches
+from app.schedule.cron import parse
+from app.schedule.zones import load_zone, stretches
 
 BERLIN = "Europe/Berlin"
 HOUR_MS = 3_600_000

@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
+from calls import client_of
 from conftest import Clock
-from helpers import claim_all, client_of, failed
+from helpers import claim_all, failed
 
 from app.store import Shard, catalog, queue, ticking, workspaces
 from app.store.workspaces import WorkspaceSettings
@@ -57,7 +58,7 @@ async def test_a_trigger_can_be_created_once_under_its_id(client: httpx.AsyncCli
     assert (again.status_code, again.json()["code"]) == (409, "trigger_exists")
 
 
-async def test_a_hundred_creations_at_once_make_a_hundred_triggers(client: httpx.AsyncClient) -> None:
+async def test_creations_at_once_all_count(client: httpx.AsyncClient) -> None:
     made = await asyncio.gather(*(client.post(f"{PATH}/new", json=ONE) for _ in range(8)))
     assert {one.status_code for one in made} == {201}
     assert (await client.get(PATH)).json()["count"] == 8
@@ -271,8 +272,7 @@ async def test_a_trigger_may_be_called_as_a_call_is(client: httpx.AsyncClient) -
         assert (await client.put(f"{PATH}/{word}", json=ONE)).status_code == 201
         assert (await client.get(f"{PATH}/{word}")).json()["trigger"]["id"] == word
         assert (await client.delete(f"{PATH}/{word}")).status_code == 200
-        offered = (await client.options(f"{PATH}/{word}")).headers["allow"]
-        assert offered == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+        assert (await client.options(f"{PATH}/{word}")).headers["allow"] == "OPTIONS, POST"
 
 
 async def test_the_last_slot_is_shown(client: httpx.AsyncClient, shard: Shard, clock: Clock) -> None:

@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import variables
+from app.declared import variables
+from app.declared.variables import (
+    NAMES,
+    Moment,
+    Named,
+    compile_header,
+    compile_json,
+    compile_text,
+    compile_url,
+)
 from app.urls import parse_target
-from app.variables import NAMES, Moment, Named, compile_header, compile_json, compile_text, compile_url
 
 SLOT = 1_790_000_040_000  # 2026-09-21T14:14:00Z, two hours later in Berlin
 BERLIN = Named("Europe/Berlin", "Prüfung “A”, 100%")

@@ -114,7 +114,7 @@ async def test_keeping_less_removes_what_is_too_many(shard: Shard, clock: Clock)
 
 async def test_pause_and_resume_say_whether_they_changed_anything(shard: Shard, clock: Clock) -> None:
     async with client_of(shard) as client:
-        await refused(client.post(f"{ACME}/pause"), 404, "not_found")
+        await refused(client.post(f"{ACME}/pause", json={}), 404, "not_found")
         await refused(client.post(f"{ACME}/resume"), 404, "not_found")
         await store_set(shard, a="* * * * *")
         paused = await ok(client.post(f"{ACME}/pause", json={"note": "moving house"}))
@@ -194,6 +194,7 @@ async def traces_of_acme_expire(shard: Shard) -> None:
         b"hash": redis.hgetall,
         b"list": lambda key: redis.lrange(key, 0, -1),
         b"string": redis.get,
+        b"none": redis.get,  # gone since it was listed
     }
     async for key in redis.scan_iter():
         if await redis.ttl(key) > 0:
@@ -210,6 +211,16 @@ async def test_a_claim_in_the_middle_of_erasing_leaves_nothing(shard: Shard, clo
     assert await claim_all(shard) == []
     await orders_are_refused(shard)
     assert await upkeep.erase(shard, "acme")
+    await traces_of_acme_expire(shard)
+
+
+async def test_a_very_large_workspace_is_erased_in_bounded_steps(shard: Shard) -> None:
+    await store_set(shard, a="* * * * *")
+    ids = [f"t{number}" for number in range(30_000)]
+    await shard.redis.hset(shard.keys.of("acme", "definitions"), mapping=dict.fromkeys(ids, "x" * 100))
+    await shard.redis.zadd(shard.keys.refills, {f"acme:{id_}": START for id_ in ids})
+    async with client_of(shard) as client:
+        await ok(client.delete(f"{ACME}?confirm=acme"))
     await traces_of_acme_expire(shard)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from strategies import ZONES, examples, moments, zones
 
 from app.errors import InvalidSchedule
-from app.zones import load_zone, stretch_at, stretches
+from app.schedule.zones import load_zone, stretch_at, stretches
 
 
 def seconds(text: str) -> int:

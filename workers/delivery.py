@@ -10,15 +10,16 @@ from functools import lru_cache
 import msgspec
 from msgspec import Struct
 
-from app import __version__, variables
+from app import __version__
 from app.clock import rfc3339
+from app.declared import variables
+from app.declared.variables import Moment, Named, Template
 from app.egress import Egress
 from app.models import BODYLESS, Attempt, Definition, FailureKind, unpack_definition
 from app.schedule import schedule_of
 from app.signing import sign
 from app.store.queue import Claimed, Ended
 from app.urls import Origin, parse_target
-from app.variables import Moment, Named, Template
 from workers import retries
 from workers.failures import NotSent, SendError
 from workers.retries import Policy, policy_of

@@ -18,8 +18,8 @@ from hashlib import blake2b
 from msgspec import Struct, structs
 
 from app.clock import parse_http_date
+from app.declared.outcomes import FIRST_DELAYS, USUAL_RETRIES, kinds_of, statuses_of
 from app.models import Attempt, Definition, FailureKind
-from app.outcomes import FIRST_DELAYS, USUAL_RETRIES, kinds_of, statuses_of
 from app.store.queue import Claimed, Ended
 from workers.transport import ResponseHeaders
 

@@ -13,12 +13,12 @@ from app.api.operations import Call, Noun
 from app.api.trigger_inputs import TRIGGERS_PATH, Condition, Confirm, IdempotencyKey
 from app.api.trigger_sets import CHANGE_ERRORS
 from app.api.trigger_shapes import ETAG, Revision, etag
-from app.errors import ConfirmationRequired, Fault, IdempotencyConflict, InvalidRequest
+from app.declared.fields import MOST_TAGS, Tag
+from app.errors import ConfirmationRequired, Fault, IdempotencyConflict, InvalidRequest, NotFound
 from app.keys import split_execution_id
 from app.models import Definition, Trigger
 from app.store import Shard, catalog, holds, orders, revisions
 from app.store import triggers as store
-from app.trigger_fields import MOST_TAGS, Tag
 
 noun = Noun("triggers", "", TRIGGERS_PATH)
 
@@ -114,11 +114,14 @@ async def change_triggers(
     if changed and not body.dry_run:
         match body.action:
             case "pause":
-                await holds.pause_triggers(shard, workspace_id, changed, body.note)
+                held = await holds.pause_triggers(shard, workspace_id, changed, body.note)
+                results |= {id_: _told(body.action, held.get(id_)) for id_ in changed}
             case "resume":
-                await holds.resume_triggers(shard, workspace_id, changed)
+                held = await holds.resume_triggers(shard, workspace_id, changed)
+                results |= {id_: _told(body.action, held.get(id_)) for id_ in changed}
             case "run":
                 made = await _run(shard, workspace_id, changed, headers.idempotency_key, body)
+                results |= {id_: _told(body.action, id_ in made) for id_ in changed}
             case _:
                 became = await _edit(shard, workspace_id, body.action, changed, headers, query.confirm)
                 results |= {id_: _told(body.action, became.get(id_)) for id_ in changed}
@@ -177,23 +180,29 @@ async def _chosen(shard: Shard, workspace: str, body: BulkInput) -> tuple[dict[s
 async def _run(
     shard: Shard, workspace: str, ids: Sequence[str], key: str | None, body: BulkInput
 ) -> dict[str, str]:
-    """Run triggers; returns the executions by trigger."""
+    """Run triggers; returns the executions by trigger, nothing where the workspace has just gone."""
     now = await shard.now_ms()
-    made = await orders.make(
-        shard,
-        workspace,
-        "run",
-        [orders.Order(id_, now) for id_ in ids],
-        idempotency_key=key or "",
-        asked=msgspec.json.encode(["bulk", body]),
-    )
+    try:
+        made = await orders.make(
+            shard,
+            workspace,
+            "run",
+            [orders.Order(id_, now) for id_ in ids],
+            idempotency_key=key or "",
+            asked=msgspec.json.encode(["bulk", body]),
+        )
+    except NotFound:
+        return {}
     return {split_execution_id(execution)[1]: execution for execution in made.executions}
 
 
 async def _edit(
     shard: Shard, workspace: str, action: Action, ids: Sequence[str], headers: BulkHeaders, confirmed: bool
-) -> dict[str, str]:
-    """Delete, enable or disable triggers; returns what became of each. The condition is for the first."""
+) -> dict[str, bool]:
+    """Delete, enable or disable triggers; returns for each that was there whether it changed.
+
+    The condition is for the first step.
+    """
 
     def change(current: Mapping[str, Definition | None]) -> Mapping[str, Definition | None]:
         there = {id_: one for id_, one in current.items() if one is not None}
@@ -204,20 +213,20 @@ async def _edit(
 
     if action == "delete":
         store.check_share(shard, len(ids), await catalog.size(shard, workspace), confirmed)
-    became: dict[str, str] = {}
+    became: dict[str, bool] = {}
     if_revision = headers.revision
     for some in store.batches(ids):
         done = await store.edit(shard, workspace, some, change, if_revision=if_revision)
-        became |= done.changes
+        became |= {id_: what != "unchanged" for id_, what in done.changes.items()}
         if_revision = None
     return became
 
 
-def _told(action: Action, became: str | None) -> Outcome:
-    """What an edit did, in the words of the answer."""
-    if became is None:
+def _told(action: Action, changed: bool | None) -> Outcome:
+    """What happened to a trigger, in the words of the answer; None: it has just gone."""
+    if changed is None:
         return "not_found"
-    return "unchanged" if became == "unchanged" else _DONE[action]
+    return _DONE[action] if changed else "unchanged"
 
 
 def _refused(field: str, message: str) -> InvalidRequest:

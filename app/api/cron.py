@@ -16,9 +16,9 @@ from app.clock import to_ms
 from app.errors import InvalidSchedule
 from app.formats import Cron, Moment, Zone
 from app.models import Definition
-from app.presets import PRESETS, describe
 from app.schedule import schedule_of
-from app.zones import load_zone, zone_names
+from app.schedule.presets import PRESETS, describe
+from app.schedule.zones import load_zone, zone_names
 
 noun = Noun("schedules", "Questions about schedules that need no workspace.", "/api")
 

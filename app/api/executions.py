@@ -19,7 +19,9 @@ from app.api.shapes import (
     period,
     shown_attempt,
 )
+from app.api.trigger_inputs import Idempotency
 from app.api.workspaces import ExecutionCounts
+from app.declared.masking import MASK, mask_headers
 from app.errors import (
     AlreadyRetried,
     ExecutionFinished,
@@ -30,7 +32,6 @@ from app.errors import (
     NotFound,
 )
 from app.formats import Cursor
-from app.masking import MASK, mask_headers
 from app.models import Execution, Method, State, unpack_definition
 from app.store import Shard, history, orders, workspaces
 from app.store import executions as store
@@ -84,15 +85,6 @@ class RetryInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     limit: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         about("How many at most, the oldest first; never more than CRONSPACE_MAX_BACKFILL."),
-    ] = None
-
-
-class RetryHeaders(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What makes a call safe to repeat."""
-
-    idempotency_key: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=255)] | None,
-        about("The same call with the same key within 24 hours does nothing, and gets the same answer."),
     ] = None
 
 
@@ -226,7 +218,7 @@ async def cancel_execution(
     errors=(NotFound, NotDeadLetter, AlreadyRetried, IdempotencyConflict),
 )
 async def retry_execution(
-    shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId, headers: RetryHeaders
+    shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId, headers: Idempotency
 ) -> ExecutionRetried:
     """Send a dead letter once more, with the request that it keeps, even if its trigger has gone.
 
@@ -259,7 +251,7 @@ async def retry_execution(
 
 @noun.operation("POST", "/executions/retry", status=202, errors=(NotFound, IdempotencyConflict))
 async def retry_dead_letters(
-    shard: Shard, workspace_id: WorkspaceId, headers: RetryHeaders, body: RetryInput
+    shard: Shard, workspace_id: WorkspaceId, headers: Idempotency, body: RetryInput
 ) -> LettersRetried:
     """Send dead letters once more, the oldest first, a bounded number at once.
 

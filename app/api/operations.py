@@ -208,6 +208,7 @@ class _Resource:
 
     ``beside`` are those of a path with a parameter where this one has a word, which ``values`` gives: that
     word may be an id, too, and then it can be reached with the methods that the word itself does not take.
+    ``Allow`` has this path's own methods, as the document has.
     """
 
     def __init__(
@@ -216,9 +217,10 @@ class _Resource:
         beside: Iterable[Operation] = (),
         values: Mapping[str, str] | None = None,
     ) -> None:
-        self._operations = {one.method: one for one in (*beside, *operations)}
+        own = {one.method: one for one in operations}
+        self._operations = {one.method: one for one in beside} | own
         self._values = values or {}
-        methods = {*self._operations, "OPTIONS"} | ({"HEAD"} if "GET" in self._operations else set())
+        methods = {*own, "OPTIONS"} | ({"HEAD"} if "GET" in own else set())
         self._allow = ", ".join(sorted(methods))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,16 +15,16 @@ from app.api.shapes import ShownPause, shown_pause
 from app.api.trigger_inputs import TRIGGERS_PATH, Idempotency
 from app.api.triggers import no_trigger
 from app.clock import from_ms, parse_moment, rfc3339, to_ms
+from app.declared.bodies import payload_faults
+from app.declared.fields import Moment as MomentText
+from app.declared.inputs import stored_payload
 from app.errors import Fault, IdempotencyConflict, InvalidRequest, InvalidSchedule, NotFound
 from app.formats import Moment, Zone
-from app.inputs import stored_payload
 from app.keys import assigned_time, execution_id
 from app.models import Definition, Standing, Trigger
 from app.schedule import Schedule, schedule_of
+from app.schedule.zones import load_zone
 from app.store import Shard, catalog, orders, workspaces
-from app.trigger_fields import Moment as MomentText
-from app.validation import payload_faults
-from app.zones import load_zone
 
 noun = Noun("triggers", "", TRIGGERS_PATH)
 
@@ -48,7 +48,10 @@ class RunAnswer(WorkspaceAnswer, frozen=True, kw_only=True):
     """A run by hand that was queued."""
 
     trigger_id: TriggerId
-    execution_id: Annotated[str, about("The id of the execution that was made.")]
+    execution_id: Annotated[
+        str | None,
+        about("The execution that was made; null where the backlog is full and no record of that is kept."),
+    ]
     executions: ExecutionIds
     repeated: Repeated
 
@@ -125,7 +128,7 @@ async def run_trigger(
 ) -> RunAnswer:
     """Run a trigger now, beside its schedule, whether it is paused, disabled or finished.
 
-    The execution goes before what waits in the workspace, and takes a place of its `max_concurrency`.
+    The execution takes one of the places of the workspace's `max_concurrency`, or waits for one.
     """
     trigger = await _existing(shard, workspace_id, trigger_id)
     request = None
@@ -139,8 +142,9 @@ async def run_trigger(
         idempotency_key=headers.idempotency_key or "",
         asked=msgspec.json.encode(["run", trigger_id, body]),
     )
-    (execution,) = made.executions
-    call.headers["location"] = _location(workspace_id, execution)
+    execution = made.executions[0] if made.executions else None
+    if execution is not None:
+        call.headers["location"] = _location(workspace_id, execution)
     return RunAnswer(
         workspace_id=workspace_id,
         trigger_id=trigger_id,

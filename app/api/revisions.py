@@ -12,9 +12,9 @@ from app.api.trigger_inputs import Condition, Planning
 from app.api.trigger_sets import CHANGE_ERRORS, plan_of
 from app.api.trigger_shapes import ETAG, Revision, SetPlan, ShownChange, etag, fields_of, shown_fields
 from app.clock import rfc3339
+from app.declared.inputs import TriggerFields
 from app.errors import ConfirmationRequired, NotFound
 from app.formats import Moment
-from app.inputs import TriggerFields
 from app.models import Changes, Definition
 from app.plan import DETAILED, count_changes, field_changes, set_changes
 from app.store import Shard, revisions

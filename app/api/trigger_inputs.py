@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from app.api.fields import about
+from app.declared.inputs import Defaults
+from app.declared.masking import MASK, unmask_headers
 from app.errors import Fault, InvalidRequest
-from app.inputs import Defaults
-from app.masking import MASK, unmask_headers
 from app.models import Definition
 from app.store import Shard, workspaces
 from app.store import triggers as store

@@ -30,6 +30,9 @@ from app.api.trigger_shapes import (
     shown_trigger,
 )
 from app.cursors import Place, read_cursor, write_cursor
+from app.declared.bodies import parse_replace
+from app.declared.fields import Tag
+from app.declared.inputs import ReplaceInput
 from app.errors import (
     ConfirmationRequired,
     Fault,
@@ -39,13 +42,10 @@ from app.errors import (
     WorkspaceErasing,
 )
 from app.formats import Cursor
-from app.inputs import ReplaceInput
 from app.models import Changes, Definition, Standing, State, Trigger
 from app.plan import plan_replace
 from app.store import Shard, catalog, workspaces
 from app.store import triggers as store
-from app.trigger_fields import Tag
-from app.validation import parse_replace
 
 noun = Noun("triggers", "What to send and when: a workspace's set, and each trigger of it.", TRIGGERS_PATH)
 

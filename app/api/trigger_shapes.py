@@ -10,11 +10,11 @@ from msgspec import UNSET, Raw, UnsetType
 from app.api.fields import Answer, TriggerId, WorkspaceAnswer, about, moment
 from app.api.shapes import ShownPause, shown_pause
 from app.clock import rfc3339
+from app.declared.fields import ANY_JSON
+from app.declared.inputs import TriggerFields, shown
 from app.formats import Moment
-from app.inputs import TriggerFields, shown
 from app.models import Changes, Definition, Method, Standing, State, Trigger
 from app.plan import DETAILED, FIRST_RUNS, LONGEST_VALUE, Change, FieldChange, Plan
-from app.trigger_fields import ANY_JSON
 
 Revision = Annotated[int, about("Counts the accepted versions of the set.", minimum=0)]
 JobId = Annotated[str, about("The workspace's id and the trigger's.")]

@@ -15,12 +15,12 @@ from app.api.operations import Call, Noun
 from app.api.trigger_inputs import TRIGGERS_PATH, Condition, read_defaults, unmask
 from app.api.trigger_sets import CHANGE_ERRORS
 from app.api.trigger_shapes import ETAG, Revision, TriggerAnswer, etag, shown_trigger
+from app.declared.bodies import parse_patch, parse_trigger
+from app.declared.inputs import PatchInput, TriggerInput
 from app.errors import Fault, InvalidRequest, NotFound, TriggerExists
-from app.inputs import PatchInput, TriggerInput
 from app.models import Definition, Standing, Trigger
 from app.store import Shard, catalog, holds, revisions
 from app.store import triggers as store
-from app.validation import parse_patch, parse_trigger
 
 noun = Noun("triggers", "", TRIGGERS_PATH)
 

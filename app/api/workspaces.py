@@ -13,6 +13,7 @@ from app.api.operations import Call, Noun
 from app.api.shapes import ShownPause, shown_pause
 from app.clock import rfc3339
 from app.config import Settings
+from app.declared.inputs import PRODUCT_DEFAULTS
 from app.errors import (
     ConfirmationRequired,
     Fault,
@@ -22,10 +23,9 @@ from app.errors import (
     WorkspaceErasing,
 )
 from app.formats import Cursor, Moment, Zone
-from app.inputs import PRODUCT_DEFAULTS
+from app.schedule.zones import load_zone
 from app.store import Shard, holds, upkeep
 from app.store import workspaces as store
-from app.zones import load_zone
 
 noun = Noun("workspaces", "The tenants: their settings and their pauses.", "/api/workspaces")
 
@@ -216,10 +216,10 @@ async def list_workspaces(shard: Shard, query: WorkspacesQuery) -> WorkspaceList
 @noun.operation("GET", "/{workspace_id}", errors=(NotFound,))
 async def get_workspace(shard: Shard, workspace_id: WorkspaceId) -> WorkspaceShown:
     """A workspace with its settings, what goes for it, and what it holds."""
-    return await _answer(shard, workspace_id)
+    return _known(workspace_id, await _shown(shard, workspace_id))
 
 
-@noun.operation("PUT", "/{workspace_id}", status=(200, 201), errors=(NotFound, WorkspaceErasing))
+@noun.operation("PUT", "/{workspace_id}", status=(200, 201), errors=(WorkspaceErasing,))
 async def put_workspace(
     shard: Shard, call: Call, workspace_id: WorkspaceId, body: SettingsInput
 ) -> WorkspaceShown:
@@ -231,7 +231,10 @@ async def put_workspace(
     values = msgspec.structs.asdict(body)
     if await store.configure(shard, workspace_id, store.WorkspaceSettings(**values)):
         call.status = 201
-    return await _answer(shard, workspace_id)
+    shown = await _shown(shard, workspace_id)
+    if shown is None:
+        raise WorkspaceErasing(f"The workspace {workspace_id!r} was erased at the same moment; try again.")
+    return shown
 
 
 @noun.operation("PATCH", "/{workspace_id}", errors=(NotFound, WorkspaceErasing))
@@ -241,7 +244,7 @@ async def patch_workspace(shard: Shard, workspace_id: WorkspaceId, body: Setting
     _check_zone(given.get("timezone"))
     if not await store.change(shard, workspace_id, given):
         raise _none(workspace_id)
-    return await _answer(shard, workspace_id)
+    return _known(workspace_id, await _shown(shard, workspace_id))
 
 
 @noun.operation("DELETE", "/{workspace_id}", errors=(NotFound, ConfirmationRequired))
@@ -261,14 +264,14 @@ async def erase_workspace(shard: Shard, workspace_id: WorkspaceId, query: EraseQ
 
 @noun.operation("POST", "/{workspace_id}/pause", errors=(NotFound,))
 async def pause_workspace(
-    shard: Shard, workspace_id: WorkspaceId, body: WorkspacePauseInput | None
+    shard: Shard, workspace_id: WorkspaceId, body: WorkspacePauseInput
 ) -> WorkspacePaused:
     """Pause a workspace: no slot of it is due until it is resumed.
 
     What is queued or running goes on, and runs by hand are possible. The slots in between do not count as
     missed: the ledger shows the span.
     """
-    changed = await holds.pause_workspace(shard, workspace_id, body.note if body else "")
+    changed = await holds.pause_workspace(shard, workspace_id, body.note)
     return await _held(shard, workspace_id, changed)
 
 
@@ -285,10 +288,16 @@ async def _held(shard: Shard, workspace: str, changed: bool | None) -> Workspace
     return WorkspacePaused(workspace_id=workspace, changed=changed, pause=shown_pause(found.pause))
 
 
-async def _answer(shard: Shard, workspace: str) -> WorkspaceShown:
+def _known(workspace: str, shown: WorkspaceShown | None) -> WorkspaceShown:
+    if shown is None:
+        raise _none(workspace)
+    return shown
+
+
+async def _shown(shard: Shard, workspace: str) -> WorkspaceShown | None:
     found = await store.get(shard, workspace)
     if found is None:
-        raise _none(workspace)
+        return None
     (held,) = await store.counts(shard, [workspace])
     shown = ShownWorkspace(
         **msgspec.structs.asdict(_listed(found, held)),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import heapq
 import struct
 from collections import deque
@@ -13,6 +11,7 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
+from app.cursors import Place, read_cursor, write_cursor  # a place: score ms, execution id
 from app.keys import FINISHED_STATES, split_execution_id
 from app.models import ArqJob, ArqResult, Execution, LastSlot, State, unpack_definition
 from app.store.shard import Shard, reply
@@ -32,8 +31,6 @@ _SETS_OF_STATE = {
     State.RUNNING: ("admitted",),
     State.RETRYING: ("waiting",),
 }
-
-Place = tuple[int, str]  # score ms, execution id: the order of a list
 
 
 class Page(Struct, frozen=True):
@@ -74,7 +71,7 @@ async def list_newest(
     fewer than there are. Raises ``ValueError`` for a cursor that is none of ours.
     """
     states = frozenset({state} if isinstance(state, State) else state or State)
-    after = _read_cursor(cursor) if cursor else None
+    after = read_cursor(cursor) if cursor else None
     names = dict.fromkeys(name for one in State if one in states for name in _SETS_OF_STATE.get(one, (one,)))
     of = [workspaces] if isinstance(workspaces, str) else workspaces
     keys = [shard.keys.of(workspace, name) for workspace in of for name in names]
@@ -97,7 +94,7 @@ async def list_newest(
         last = found[limit - 1][0]
     elif looked < _LOOKED_AT:
         last = None
-    return Page([execution for _, execution in found[:limit]], _write_cursor(last) if last else None)
+    return Page([execution for _, execution in found[:limit]], write_cursor(last) if last else None)
 
 
 async def waits_in(shard: Shard, workspace: str, ids: Sequence[str]) -> list[str | None]:
@@ -292,16 +289,3 @@ async def _descend(
         _, number, place = heapq.heappop(heads)
         yield place
         await push(number)
-
-
-def _write_cursor(place: Place) -> str:
-    return base64.urlsafe_b64encode(f"{place[0]}:{place[1]}".encode()).decode().rstrip("=")
-
-
-def _read_cursor(text: str) -> Place:
-    try:
-        score, id_ = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split(":", 1)
-        split_execution_id(id_)
-        return int(score), id_
-    except (binascii.Error, UnicodeDecodeError, ValueError) as error:
-        raise ValueError("not a cursor of this list") from error

@@ -10,9 +10,9 @@ from typing import Any
 from msgspec import Struct
 
 from app.errors import InvalidSchedule
-from app.late import judge_overdue, slots_to_hold
 from app.models import unpack_definition
 from app.schedule import schedule_of
+from app.schedule.late import judge_overdue, slots_to_hold
 from app.store.shard import Shard, pack, reply, unpack
 
 log = logging.getLogger(__name__)

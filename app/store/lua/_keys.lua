@@ -81,8 +81,17 @@ end
 
 -- Whether a workspace has slots up to now that are still to be fired or judged.
 local function has_unsettled(workspace)
-  return redis.call('ZCOUNT', of(workspace, 'due'), '-inf', whole(now)) > 0
-    or redis.call('SCARD', of(workspace, 'dry')) > redis.call('HLEN', of(workspace, 'errors'))
+  local dry, errors = of(workspace, 'dry'), of(workspace, 'errors')
+  if redis.call('ZCOUNT', of(workspace, 'due'), '-inf', whole(now)) > 0
+    or redis.call('SCARD', dry) > redis.call('HLEN', errors) then
+    return true
+  end
+  for _, trigger in ipairs(redis.call('SMEMBERS', dry)) do -- there may be errors of others
+    if redis.call('HEXISTS', errors, trigger) == 0 then
+      return true
+    end
+  end
+  return false
 end
 
 -- Set a workspace's place in the shard's due index to its earliest slot; a paused one has none.

@@ -103,9 +103,10 @@ local function try_claim(id, packed, owner)
     redis.call('ZREM', of(workspace, 'waiting'), id)
     if not has_place(workspace) then
       redis.call('ZREM', queue_key, tag .. id)
-      redis.call('ZADD', of(workspace, 'backlog'), whole(manual and job.et or slot), id)
+      place(workspace, id, job.a, manual and job.et or slot)
       return
     end
+    redis.call('ZREM', of(workspace, 'late'), id)
     redis.call('ZADD', admitted, whole(now), id)
   end
   redis.call('SET', owner_key(id), token .. '|' .. whole(now))
@@ -115,19 +116,20 @@ end
 
 local WORKSPACES_AT_ONCE = 32
 
--- Claim caught-up executions; a workspace that had its turn goes to the end.
+-- Claim caught-up executions; a workspace that had its turn goes to the end. Those that are void count, too: a
+-- call ends no more of them than it may claim.
 local function claim_late()
+  local left = limit - #taken
   for _, workspace in ipairs(redis.call('ZRANGE', late_key, 0, WORKSPACES_AT_ONCE - 1)) do
-    if #taken >= limit then
+    if left == 0 then
       return
     end
     local late = of(workspace, 'late')
-    while #taken < limit and has_place(workspace) and redis.call('EXISTS', of(workspace, 'backlog')) == 0 do
-      local id = redis.call('ZPOPMIN', late)[1]
-      if not id then
-        break
+    for _, id in ipairs(redis.call('ZRANGE', late, 0, left - 1)) do
+      if has_place(workspace) and redis.call('EXISTS', of(workspace, 'backlog')) == 0 then
+        left = left - 1
+        try_claim(id, redis.call('GET', job_key(id)), false)
       end
-      try_claim(id, redis.call('GET', job_key(id)), false)
     end
     if redis.call('EXISTS', late) == 1 then
       redis.call('ZADD', late_key, whole(now), workspace)
@@ -163,7 +165,12 @@ elseif limit > 0 then
     end
     local values = redis.call('MGET', unpack(keys))
     for index, member in ipairs(ids) do
-      try_claim(string.sub(member, #tag + 1), values[index * 2 - 1], values[index * 2])
+      if string.sub(member, 1, #tag) == tag then
+        try_claim(string.sub(member, #tag + 1), values[index * 2 - 1], values[index * 2])
+      else
+        redis.call('ZREM', queue_key, member)
+        redis.call('HINCRBY', root, 'strays', 1)
+      end
     end
   end
   if #ids < limit then

@@ -35,13 +35,17 @@ if redis.call('HSETNX', meta, 'erasing', whole(now)) == 1 then
 end
 
 -- The triggers' chores.
-local page = redis.call('HSCAN', ids_left, '0', 'COUNT', limit)[2]
-for index = 1, #page, 2 do
-  redis.call('ZREM', refills_key, workspace .. ':' .. page[index])
-  redis.call('HDEL', ids_left, page[index])
-end
 if redis.call('EXISTS', ids_left) == 1 then
-  return 0
+  local cursor = redis.call('HGET', meta, 'erased_to') or '0'
+  local page = redis.call('HSCAN', ids_left, cursor, 'COUNT', limit)
+  for index = 1, #page[2], 2 do
+    redis.call('ZREM', refills_key, workspace .. ':' .. page[2][index])
+  end
+  if page[1] ~= '0' then
+    redis.call('HSET', meta, 'erased_to', page[1])
+    return 0
+  end
+  redis.call('UNLINK', ids_left)
 end
 
 local erased = 0

@@ -37,6 +37,7 @@ local function fire_workspace(workspace, share)
   end
   local picked = redis.call('ZRANGEBYSCORE', own_due, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, share)
   if #picked == 0 then
+    index_workspace(workspace) -- it may not stay at the head of the shard's index
     return
   end
   local triggers = {}
@@ -89,12 +90,13 @@ local function fire_workspace(workspace, share)
     count(workspace, trigger, slot, 'due')
     local rules = state[RULES]
     local args = { workspace, trigger, slot, state[BORN] }
+    local caught_up = now - slot > (rules and rules.deadline or usual_deadline)
     local late = behind or now - slot > LATE_MS and redis.call('EXISTS', of(workspace, 'active:' .. trigger)) == 1
-    if not rules and not late then
+    if not rules and not late and not caught_up then
       return fire_plain(trigger, slot, id, args)
     end
     rules = rules or {}
-    if now - slot > (rules.deadline or usual_deadline) then
+    if caught_up then
       args[5] = 'c'
     end
     write_gathered()

@@ -51,7 +51,10 @@ for index, entry in ipairs(entries) do
     end
     local args = { workspace, trigger, slot, state and state[BORN] or 0, marks ~= '' and marks or nil }
     local takes_part = state and state[RULES] and state[RULES].overlap
-    open_execution(id, args, overlap == 'allow' and takes_part and 'beside' or overlap, 0, now)
+    local open = open_execution(id, args, overlap == 'allow' and takes_part and 'beside' or overlap, 0, now)
+    if not open and letter ~= '' then
+      redis.call('HDEL', of(workspace, 'retried'), letter) -- the backlog was full: it can be retried later
+    end
   end
   if redis.call('EXISTS', job_key(id), result_key(id)) > 0 then
     made[#made + 1] = id

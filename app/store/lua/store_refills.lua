@@ -1,5 +1,6 @@
 -- Store slots computed for triggers, if their definition and what they held are still the same; with what
 -- became of slots that were found too late.
+-- A trigger that is paused, disabled or finished takes none: it may have become so since they were computed.
 -- Safe to run twice: the second run finds other slots held.
 -- KEYS: the shard's root
 -- ARGV: now, policy, refills as one msgpack array of {workspace, trigger, version, base ms, slots, error,
@@ -13,6 +14,7 @@
 --#include _count
 --#include _line
 --#include _end
+--#include _trigger
 
 use_policy(ARGV[2])
 local refills = cmsgpack.unpack(ARGV[3])
@@ -40,8 +42,8 @@ end
 local function store(workspace, trigger, version, base, slots, problem, missed, caught)
   local chore = workspace .. ':' .. trigger
   local state = try_unpack(redis.call('HGET', of(workspace, 'states'), trigger))
-  if not state or redis.call('SISMEMBER', of(workspace, 'finished'), trigger) == 1
-    or redis.call('HEXISTS', of(workspace, 'disabled'), trigger) == 1 then
+  local stands = state and standing(workspace, trigger, state)
+  if stands ~= 'due' and stands ~= 'dry' then -- resuming or enabling it asks for slots anew
     redis.call('ZREM', refills_key, chore)
     return 0
   end

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from croniter import CroniterError, croniter
 
-from app.dates import DateRule
 from app.errors import InvalidSchedule
+from app.schedule.dates import DateRule
 
 FIELDS = ("second", "minute", "hour", "day of month", "month", "day of week")
 SECOND, MINUTE, HOUR, MONTH_DAY, MONTH, WEEKDAY = range(6)

@@ -15,16 +15,16 @@ from typing import Annotated, Any, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from app import variables
 from app.clock import parse_interval
-from app.cron import parse
-from app.errors import Fault, InvalidRequest, InvalidSchedule
-from app.inputs import TriggerInput, stored_payload
+from app.declared import variables
+from app.declared.fields import MOST_CODES, MOST_TAGS, DstPolicy, Status, Tag
+from app.declared.inputs import TriggerInput, stored_payload
+from app.declared.outcomes import TARGET_KINDS, parse_statuses
+from app.errors import InvalidSchedule
 from app.models import METHODS, Delivery, OverlapPolicy, RetryStrategy, is_id
-from app.outcomes import TARGET_KINDS, parse_statuses
-from app.trigger_fields import MOST_CODES, MOST_TAGS, DstPolicy, Status, Tag
+from app.schedule.cron import parse
+from app.schedule.zones import load_zone
 from app.urls import parse_target
-from app.zones import load_zone
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _FIELD_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?\Z")
@@ -66,12 +66,6 @@ _LISTS: dict[str, tuple[Any, Any]] = {
 
 # Their own checks say more about a text than a pattern that it does not match.
 _TEXTS = frozenset({"interval", "at", "starts_at", "ends_at", "url"})
-
-
-def check_workspace_id(workspace: str) -> None:
-    """Raise :class:`InvalidRequest` unless it is an id."""
-    if not is_id(workspace):
-        raise InvalidRequest("The workspace id is not valid.", [Fault("workspace_id", _ID_RULE)])
 
 
 def type_faults(name: str, value: Any) -> FieldFaults:

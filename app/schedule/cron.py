@@ -1,6 +1,6 @@
-"""Cron expressions as sets of local times. Pure: no I/O, no clock, and no time zone (that is ``app.slots``).
+"""Cron expressions as sets of local times. Pure: no I/O, no clock, and no time zone (that is ``slots``).
 
-croniter reads what the items of a field mean (``app.fields``); the stepping and counting is ours, because
+croniter reads what the items of a field mean (``fields``); the stepping and counting is ours, because
 croniter's own costs 14-115 µs a call, ORs the two day fields where Vixie cron ANDs them, and fires fixed
 times twice when clocks go back.
 
@@ -34,9 +34,9 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from functools import lru_cache
 
-from app.dates import Dates
 from app.errors import InvalidSchedule
-from app.fields import MONTH, MONTH_DAY, has_hash, hash_of, read, resolve, split
+from app.schedule.dates import Dates
+from app.schedule.fields import MONTH, MONTH_DAY, has_hash, hash_of, read, resolve, split
 
 DAY = 86_400
 

@@ -8,8 +8,8 @@ from msgspec import Meta, Raw, Struct
 
 from app import formats
 from app.clock import INTERVAL_PATTERN, LONGEST_INTERVAL, MOMENT_PATTERN
+from app.declared.outcomes import STATUS_PATTERN, TARGET_KINDS, USUAL_RETRIES
 from app.models import Delivery, Id, Method, OverlapPolicy, RetryStrategy
-from app.outcomes import STATUS_PATTERN, TARGET_KINDS, USUAL_RETRIES
 
 DAY = 86_400  # seconds
 

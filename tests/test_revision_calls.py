@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from calls import client_of
 from conftest import START, Clock, ShardFactory
-from helpers import client_of
 
 from app.clock import rfc3339
 from app.store import Shard, catalog

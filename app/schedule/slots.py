@@ -13,8 +13,8 @@ from itertools import count as count_from
 from math import gcd
 from typing import Literal
 
-from app.cron import Cron, count_common
-from app.zones import BEGIN, END, FAR, Stretch, stretch_at, stretches
+from app.schedule.cron import Cron, count_common
+from app.schedule.zones import BEGIN, END, FAR, Stretch, stretch_at, stretches
 
 _DAY = 86_400
 _FEW = 16  # slots that are faster tried one by one than by masks of whole days

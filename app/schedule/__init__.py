@@ -1,6 +1,6 @@
 """When a trigger is due: the slots of its schedule. Pure: no I/O and no clock of its own.
 
-A schedule is a set of slots (``app.slots``) within bounds. Clock changes are as in Debian's cron unless the
+A schedule is a set of slots (``slots``) within bounds. Clock changes are as in Debian's cron unless the
 trigger chooses otherwise: a fixed-time schedule (neither minute nor hour begins with ``*``) has what falls
 into the gap right after it, and in a repeated hour it has each time once, at the first pass. Any other cron
 schedule follows elapsed time: what is in the gap does not exist, a repeated hour counts twice. Intervals
@@ -15,10 +15,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from app.clock import DAY_MS, day_of
-from app.cron import parse
 from app.models import Definition, GapPolicy, RepeatPolicy
-from app.slots import CronSlots, Every, Slots, count_both
-from app.zones import load_zone
+from app.schedule.cron import parse
+from app.schedule.slots import CronSlots, Every, Slots, count_both
+from app.schedule.zones import load_zone
 
 _NEAR = 32  # slots that are rather looked at one by one than counted
 _NEVER_BEGINS, _NEVER_ENDS = -sys.maxsize, sys.maxsize

@@ -7,11 +7,11 @@ from datetime import UTC, tzinfo
 from operator import attrgetter
 
 from app.clock import parse_moment
+from app.declared.inputs import Defaults, TriggerInput
+from app.declared.outcomes import FIRST_DELAYS
 from app.errors import InvalidSchedule
-from app.inputs import Defaults, TriggerInput
 from app.models import Definition
-from app.outcomes import FIRST_DELAYS
-from app.zones import load_zone
+from app.schedule.zones import load_zone
 
 SCHEDULES = ("cron", "interval", "at")
 

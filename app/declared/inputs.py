@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
-from app import trigger_fields as of
 from app.clock import parse_interval, parse_moment, rfc3339
-from app.masking import mask_headers
+from app.declared import fields as of
+from app.declared.fields import DstPolicy
+from app.declared.masking import mask_headers
+from app.declared.outcomes import USUAL_RETRIES, USUAL_SUCCESS, canonical
 from app.models import Definition
-from app.outcomes import USUAL_RETRIES, USUAL_SUCCESS, canonical
-from app.trigger_fields import DstPolicy
-from app.zones import load_zone
+from app.schedule.zones import load_zone
 
 _NO_DST = DstPolicy()
 
@@ -77,7 +77,7 @@ class TriggerInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     disable_on_gone: of.DisableOnGone | None = None
 
     def to_definition(self, defaults: Defaults = PRODUCT_DEFAULTS) -> Definition:
-        """As it is stored. It must have been checked (:mod:`app.validation`)."""
+        """As it is stored. It must have been checked (:mod:`app.declared`)."""
         zone = self.timezone or defaults.timezone
         timeout, retries = self.timeout_seconds, self.max_retries
         common = Definition(
@@ -182,7 +182,9 @@ class TriggerFields(Struct, frozen=True, kw_only=True):
     interval: of.IntervalSeconds | None
     at: of.Moment | None
     timezone: of.Zone
-    dst_policy: ShownDstPolicy | None
+    dst_policy: Annotated[
+        ShownDstPolicy | None, Meta(description="Null: as Debian's cron does at clock changes.")
+    ]
     starts_at: of.Moment | None
     ends_at: of.Moment | None
     max_runs: of.MaxRuns | None

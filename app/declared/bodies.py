@@ -14,13 +14,13 @@ import msgspec
 from msgspec import UNSET, Raw, structs
 
 from app.config import Settings
+from app.declared.checks import CHECKS, REQUIRED, TYPES, kind, type_faults, unknown_field
+from app.declared.fields import DstPolicy
+from app.declared.inputs import PRODUCT_DEFAULTS, Defaults, ReplaceInput, TriggerInput, shown
+from app.declared.masking import unmask_headers
+from app.declared.rules import OWNERS, SCHEDULES, rule_faults
 from app.errors import Fault, InvalidRequest
-from app.inputs import PRODUCT_DEFAULTS, Defaults, ReplaceInput, TriggerInput, shown
-from app.masking import unmask_headers
 from app.models import Definition
-from app.trigger_fields import DstPolicy
-from app.validation.fields import CHECKS, REQUIRED, TYPES, kind, type_faults, unknown_field
-from app.validation.rules import OWNERS, SCHEDULES, rule_faults
 
 T = TypeVar("T")
 
@@ -65,9 +65,9 @@ def parse_patch(
 ) -> Definition:
     """A definition after a JSON merge patch (RFC 7396); raises :class:`InvalidRequest` with every fault.
 
-    The patch applies to the fields as :func:`app.inputs.shown` shows them; headers and an object as payload
-    are merged. Two things are done for people: a patch that names another of ``cron``, ``interval`` and
-    ``at`` replaces the one that was there, and fields that only meant something beside what the patch
+    The patch applies to the fields as :func:`app.declared.inputs.shown` shows them; headers and an object as
+    payload are merged. Two things are done for people: a patch that names another of ``cron``, ``interval``
+    and ``at`` replaces the one that was there, and fields that only meant something beside what the patch
     changes go with it. With ``id``, the trigger's own, the patch may carry it.
     """
     before = msgspec.json.encode(shown(current, mask=False))

@@ -13,9 +13,9 @@ from itertools import groupby
 from cron_descriptor import DescriptionTypeEnum, ExpressionDescriptor, Options
 from msgspec import Struct
 
-from app.cron import parse
-from app.dates import DateRule
-from app.fields import HOUR, MINUTE, MONTH, MONTH_DAY, SECOND, WEEKDAY, Field, has_hash, read, split
+from app.schedule.cron import parse
+from app.schedule.dates import DateRule
+from app.schedule.fields import HOUR, MINUTE, MONTH, MONTH_DAY, SECOND, WEEKDAY, Field, has_hash, read, split
 
 
 class Preset(Struct, frozen=True):
@@ -124,7 +124,7 @@ _PREPOSITIONS = ("at", "at", "at", "on", "in", "on")
 
 @lru_cache(maxsize=1024)
 def describe(expression: str) -> str:
-    """An expression in English; raises :class:`app.errors.InvalidSchedule` as :func:`app.cron.parse` does."""
+    """An expression in English; raises :class:`app.errors.InvalidSchedule` as ``parse`` does."""
     parse(expression)
     texts = split(expression)
     time, dates = _time(texts), f"{_days(texts)}{_part(MONTH, texts[MONTH])}"
