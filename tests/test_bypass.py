@@ -379,6 +379,15 @@ async def test_a_name_server_that_flips_its_answers_gains_nothing(
         assert trap.peers == connects == ["127.0.0.2"] * 6
 
 
+async def test_the_peer_decides_should_it_be_another_than_the_address_that_was_checked(
+    transport: Transport,
+) -> None:
+    async with Target().running() as target:  # whoever connects to 0.0.0.0 gets to 127.0.0.1
+        url = target.url.replace("127.0.0.1", "0.0.0.0")
+        assert kind_of(await send(transport, make_egress("0.0.0.0", "", ""), url)) == "blocked"
+        assert target.received == []
+
+
 async def test_a_kept_connection_serves_the_policy_that_it_was_made_under(
     transport: Transport, connects: list[str]
 ) -> None:

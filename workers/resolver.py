@@ -54,9 +54,8 @@ class Resolver:
 
     async def aclose(self) -> None:
         """Cut off what is being looked up."""
-        self._dns.cancel()
-        await asyncio.gather(*self._looking.values())
         await self._dns.close()
+        await asyncio.gather(*self._looking.values(), return_exceptions=True)
 
     async def _ask(self, host: str) -> list[Address] | SendError:
         found: list[Address] | SendError
