@@ -159,6 +159,16 @@ async def test_a_line_ends_with_its_trigger(shard: Shard, clock: Clock) -> None:
     await accounts_balance(shard, "acme", day_of(clock.now))
 
 
+async def test_a_long_backlog_ends_with_its_trigger(make_shard: ShardFactory, clock: Clock) -> None:
+    shard = make_shard(max_concurrency=1)
+    await triggers.replace(shard, "acme", [(str(n), define()) for n in range(450)])
+    await minute(shard, clock)
+    await triggers.replace(shard, "acme", [])
+    await upkeep.clear_removed(shard)
+    assert await executions.open_ids(shard, "acme") == set()
+    await accounts_balance(shard, "acme", day_of(clock.now))
+
+
 async def test_jitter_spreads_slots_stably_and_holds_no_place_meanwhile(
     make_shard: ShardFactory, clock: Clock
 ) -> None:
