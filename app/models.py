@@ -119,6 +119,7 @@ class FailureKind(StrEnum):
     """Why an attempt failed."""
 
     DNS = "dns"
+    BLOCKED = "blocked"  # the egress policy does not let it through: nothing was sent, nor is it again
     CONNECT = "connect"
     TLS = "tls"
     TIMEOUT = "timeout"

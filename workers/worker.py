@@ -26,13 +26,15 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from app.config import Settings
+from app.egress import make_egress
 from app.models import State
 from app.store import Shard, queue, ticking, upkeep
 from app.store.queue import Claimed, Ended
 from app.store.shard import pack, unpack
 from workers import delivery
+from workers.failures import NotSent
 from workers.loops import Loop
-from workers.transport import NotSent, Transport
+from workers.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +91,7 @@ class Worker(arq.Worker):
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
+        self._egress = make_egress(settings.egress_allow, settings.egress_deny, settings.egress_ports)
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
         self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
@@ -285,7 +288,9 @@ class Worker(arq.Worker):
         """The outcome of an attempt; None when there is none to report."""
         started = self._now()
         try:
-            return await delivery.attempt(self._transport, execution, started, self.name, held.may_send)
+            return await delivery.attempt(
+                self._transport, execution, started, self.name, held.may_send, self._egress
+            )
         except NotSent:
             # Perhaps another worker's by now: not sent, and not to be reported either.
             log.warning("%s: the lease lapsed before the request was sent", execution.id)
