@@ -23,7 +23,6 @@ local overlap, entries = ARGV[6], cmsgpack.unpack(ARGV[7])
 local FIRST_REQUEST = 8
 local KEPT_MS = 86400000
 local idempotency_key = of(workspace, 'idempotency:' .. idempotency)
-
 local created = redis.call('HGET', of(workspace, 'meta'), 'created')
 
 if not redis.call('ZSCORE', prefix .. 'workspaces', workspace) then
