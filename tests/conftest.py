@@ -19,6 +19,7 @@ import pytest
 from app.config import Settings
 from app.store import Shard, connect
 
+LOOPBACK = "127.0.0.0/8"  # where the tests' targets are: CRONSPACE_EGRESS_ALLOW
 START = 1_790_000_000_000  # 2026-09-21T14:13:20Z, a Monday
 
 
@@ -129,7 +130,7 @@ async def make_shard(redis_url: str, clock: Clock) -> AsyncIterator[ShardFactory
     made: list[Shard] = []
 
     def make(real_time: bool = False, **given: Any) -> Shard:
-        settings = Settings(**{"redis_url": redis_url, **given})
+        settings = Settings(**{"redis_url": redis_url, "egress_allow": LOOPBACK, **given})
         made.append(Shard(connect(settings), settings, now=None if real_time else clock))
         return made[-1]
 
