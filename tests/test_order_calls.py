@@ -134,7 +134,9 @@ async def test_a_backfill_makes_an_execution_for_each_slot(
         sent.append(one.slot)
         await queue.finish(shard, [succeeded(one, clock.now)])
     assert [rfc3339(slot) for slot in sent] == body["first"]
-    assert (await client.get(f"/api/workspaces/acme/executions/{body['executions'][0]}")).status_code == 200
+    assert (
+        await client.get(f"/api/workspaces/acme/executions/{body['execution_ids'][0]}")
+    ).status_code == 200
 
 
 async def test_a_backfill_can_go_side_by_side(client: httpx.AsyncClient, shard: Shard) -> None:
