@@ -55,6 +55,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     trigger: Trigger | None
     workspace_pause: Pause | None
     spans: Sequence[Span]  # newest first; those of the workspace too
+    newest: Execution | None  # of the last slot that ended, while it is kept
     last: Sequence[LastSlot]  # newest first
     open: Sequence[Open]  # newest first
     max_concurrency: int
@@ -77,7 +78,9 @@ def explain(facts: Facts) -> list[Finding]:
     if facts.trigger is None:
         return [_gone(facts), *_open(facts)]
     found = [*_holds(facts), *_next(facts), *_open(facts)]
-    if facts.last:
+    if facts.newest is not None and facts.newest.state == State.FAILED:  # it knows more than a status
+        found.append(_finished(facts, facts.newest))
+    elif facts.last:
         found.append(_slot_outcome(facts, facts.last[0]))
     elif not facts.open:
         found.append(Finding("never_ran", "No slot of this trigger has ended yet."))

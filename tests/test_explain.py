@@ -10,9 +10,10 @@ from conftest import START, Clock, ShardFactory
 from helpers import claim_all, define, failed
 
 from app.clock import rfc3339
-from app.models import State
+from app.models import Attempt, State
 from app.store import Shard, holds, orders, queue, ticking, triggers
 from app.store.history import WHATS
+from app.store.queue import Ended
 from app.wording import code_of, sentence
 
 pytestmark = pytest.mark.anyio
@@ -167,6 +168,20 @@ async def test_a_later_attempt_tells_how_the_one_before_it_failed(shard: Shard, 
     assert finding["message"].endswith(
         "is being sent once more, by the worker w: attempt 1 failed (the target answered 500)."
     )
+
+
+async def test_a_failure_without_an_answer_says_why_as_long_as_it_is_kept(shard: Shard, clock: Clock) -> None:
+    await store_set(shard, a="* * * * *")
+    clock.now = FIRST
+    await fire(shard)
+    (first,) = await claim_all(shard)
+    broken = Attempt(clock.now, 5, 0, "connect", "can't connect to 127.0.0.1:9", "", "w")
+    await queue.finish(shard, [Ended(first.id, first.token, "failed", 0, broken)])
+    assert (await told(shard))[-1]["message"].endswith(
+        "failed for good after 1 attempt: can't connect to 127.0.0.1:9."
+    )
+    await orders.remove_letters(shard, "acme", [first.id])
+    assert (await told(shard))[-1]["code"] == "failed"
 
 
 async def test_caught_up_slots_wait_for_live_ones(shard: Shard, clock: Clock) -> None:

@@ -162,6 +162,8 @@ async def _facts(shard: Shard, workspace: str, trigger: str) -> Facts:
     runs = await history.runs(shard, workspace, trigger)
     spans = [Span(run.first, run.last, run.count, run.state, run.reason) for run in runs]
     own = found.settings.max_concurrency if found else None
+    last = await executions.last_slots(shard, workspace, trigger)
+    newest = execution_id(workspace, trigger, last[0].slot) if last else None
     if found is not None:
         spans += [Span(since, until, 0, "workspace_paused", note) for since, until, note in found.spans]
     return Facts(
@@ -171,7 +173,8 @@ async def _facts(shard: Shard, workspace: str, trigger: str) -> Facts:
         trigger=await catalog.read_one(shard, workspace, trigger),
         workspace_pause=found.pause if found else None,
         spans=spans,
-        last=await executions.last_slots(shard, workspace, trigger),
+        newest=None if newest is None else await executions.get(shard, workspace, newest),
+        last=last,
         open=[Open(one, place) for one, place in zip(page.executions, places, strict=True)],
         max_concurrency=shard.settings.max_concurrency if own is None else own,
         deadline_seconds=shard.settings.start_deadline_seconds,
