@@ -296,3 +296,10 @@ async def test_a_one_off_in_the_past_is_told_with_its_place(client: httpx.AsyncC
     whole = await client.put(PATH, json={"triggers": [PAST]})
     paths = [[fault["path"] for fault in refused.json()["errors"]] for refused in (one, whole)]
     assert paths == [["at"], ["triggers[0].at"]]
+
+
+async def test_triggers_created_at_once_wait_for_one_another(client: httpx.AsyncClient) -> None:
+    made = await asyncio.gather(*(client.post(f"{PATH}/new", json=ONE) for _ in range(40)))
+    assert {response.status_code for response in made} == {201}
+    assert len({response.json()["revision"] for response in made}) == 40
+    assert (await client.get(PATH)).json()["count"] == 40

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import msgspec
 from redis.asyncio import Redis
@@ -76,6 +78,7 @@ class Shard:
         self._now = now
         self._taker, self._takes = uuid.uuid4().hex[:12], 0
         self._scripts: dict[str, AsyncScript] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.policy = pack(
             [
                 settings.max_concurrency,
@@ -96,6 +99,10 @@ class Shard:
             script = self._scripts[name] = self.redis.register_script(script_source(name))
         now = "" if self._now is None else self._now()
         return await script(keys=[self.keys.root, *keys], args=[now, *args])
+
+    def turn(self, workspace: str) -> asyncio.Lock:
+        """Changes of a workspace's set take turns in this process; compare-and-set is for the others."""
+        return self._turns.setdefault(workspace, asyncio.Lock())
 
     async def take_chores(self, chores: str, at_most: int, lease_ms: int) -> tuple[list[bytes], bytes]:
         """Take due members of a ZSET of chores for a lease; returns them and the time they come back, ms."""

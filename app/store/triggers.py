@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from msgspec import Struct
 from redis.exceptions import ResponseError
@@ -29,6 +30,7 @@ from app.store import revisions, ticking
 from app.store.shard import Shard, pack, reply, unpack
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _STAGE_BATCH = 250  # triggers a script call: about 2 ms of Redis's time
 EDIT_MOST = 250
@@ -46,6 +48,20 @@ class Edited(Struct, frozen=True):
     next_slots: dict[str, int | None]
 
 
+def _in_turn(
+    change: Callable[Concatenate[Shard, str, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Shard, str, P], Coroutine[Any, Any, T]]:
+    """Wait for the changes of the workspace before this one: side by side, all but one were in vain."""
+
+    @wraps(change)
+    async def in_turn(shard: Shard, workspace: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        async with shard.turn(workspace):
+            return await change(shard, workspace, *args, **kwargs)
+
+    return in_turn
+
+
+@_in_turn
 async def replace(
     shard: Shard,
     workspace: str,
@@ -128,6 +144,7 @@ async def replace(
     raise ReplaceConflict("Other changes of this workspace kept coming between; try again.")
 
 
+@_in_turn
 async def edit(
     shard: Shard,
     workspace: str,
