@@ -196,7 +196,9 @@ async def get_execution(
     return await _answer(shard, workspace_id, execution_id)
 
 
-@noun.operation("POST", "/executions/{execution_id}/cancel", errors=(NotFound, ExecutionFinished))
+@noun.operation(
+    "POST", "/executions/{execution_id}/cancel", scope="operate", errors=(NotFound, ExecutionFinished)
+)
 async def cancel_execution(
     shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId
 ) -> ExecutionAnswer:
@@ -214,6 +216,7 @@ async def cancel_execution(
 @noun.operation(
     "POST",
     "/executions/{execution_id}/retry",
+    scope="operate",
     status=202,
     errors=(NotFound, NotDeadLetter, AlreadyRetried, IdempotencyConflict),
 )
@@ -249,7 +252,9 @@ async def retry_execution(
     )
 
 
-@noun.operation("POST", "/executions/retry", status=202, errors=(NotFound, IdempotencyConflict))
+@noun.operation(
+    "POST", "/executions/retry", scope="operate", status=202, errors=(NotFound, IdempotencyConflict)
+)
 async def retry_dead_letters(
     shard: Shard, workspace_id: WorkspaceId, headers: Idempotency, body: RetryInput
 ) -> LettersRetried:
@@ -284,7 +289,7 @@ async def retry_dead_letters(
     )
 
 
-@noun.operation("DELETE", "/executions/{execution_id}", errors=(NotFound, NotDeadLetter))
+@noun.operation("DELETE", "/executions/{execution_id}", scope="operate", errors=(NotFound, NotDeadLetter))
 async def delete_dead_letter(
     shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId
 ) -> LettersDeleted:
@@ -294,7 +299,7 @@ async def delete_dead_letter(
     return LettersDeleted(workspace_id=workspace_id, deleted=deleted)
 
 
-@noun.operation("DELETE", "/executions")
+@noun.operation("DELETE", "/executions", scope="operate")
 async def delete_dead_letters(shard: Shard, workspace_id: WorkspaceId, query: LettersQuery) -> LettersDeleted:
     """Delete dead letters: of a trigger, of a time, or all. What was counted of them stays."""
     ids = await orders.letters(

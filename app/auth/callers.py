@@ -9,6 +9,7 @@ from msgspec import Struct
 from app.errors import Forbidden
 
 Scope = Literal["read", "operate", "write", "admin"]
+CallerKind = Literal["anonymous", "admin_key", "key", "jwt"]
 
 # Each includes those before it.
 SCOPES: dict[Scope, str] = {
@@ -25,7 +26,7 @@ EVERYWHERE = "*"  # in the place of a list of workspaces
 class Caller(Struct, frozen=True, kw_only=True):
     """Who calls."""
 
-    kind: Literal["anonymous", "admin_key", "key", "jwt"]
+    kind: CallerKind
     id: str  # of the key; the token's subject
     name: str = ""  # for people
     scope: Scope | None  # None: a token that has none of ours

@@ -181,6 +181,7 @@ class Supervisor:
             "PORT": str(self._port),
             "CRONSPACE_HOST": _HOST,
             "CRONSPACE_ECHO": "1",
+            "CRONSPACE_AUTH": "none",  # and only on loopback
             "CRONSPACE_GRACE_SECONDS": f"{min(self._settings.grace_seconds, _WORKER_GRACE_SECONDS):g}",
         }
         # Children run with -P, or a folder `app` in the working directory would be taken for ours.

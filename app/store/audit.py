@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from app.auth.callers import CallerKind
 from app.store.shard import Shard, pack
 
 _AT_ONCE = 500
@@ -18,7 +19,7 @@ _MOST_LOOKED_AT = 5000  # entries, for one page
 class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A change: who, from where, what, and what it did. Nothing in it is secret."""
 
-    kind: str  # of the caller
+    kind: CallerKind
     caller: str  # its id
     name: str = ""  # its name
     address: str = ""
@@ -70,8 +71,10 @@ async def page(
     ``since`` ≤ time < ``until``, ms. Where matches are rare a page may have fewer than ``limit``, or none.
     """
     stream = shard.keys.audit if workspace is None else shard.keys.of(workspace, "audit")
-    end = f"({before}" if before else "+" if until is None else f"({until}-0"
-    begin = "-" if since is None else str(since)
+    end = f"({before}" if before else "+" if until is None else f"({max(0, until)}-0"
+    if end == "(0-0":  # Redis refuses what ends before it begins
+        return [], None
+    begin = "-" if since is None else str(max(0, since))
     found: list[Entry] = []
     for _ in range(_MOST_LOOKED_AT // _AT_ONCE):
         some = await shard.redis.xrevrange(stream, end, begin, count=_AT_ONCE)
