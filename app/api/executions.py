@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from app.api.fields import JSON_TYPES, Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about
-from app.api.operations import Noun
+from app.api.operations import Call, Noun
 from app.api.ranges import DaysQuery, Instant, days_of, ms_of, shown_day
 from app.api.shapes import (
     ListedExecution,
@@ -200,7 +200,7 @@ async def get_execution(
     "POST", "/executions/{execution_id}/cancel", scope="operate", errors=(NotFound, ExecutionFinished)
 )
 async def cancel_execution(
-    shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId
+    shard: Shard, call: Call, workspace_id: WorkspaceId, execution_id: ExecutionId
 ) -> ExecutionAnswer:
     """Cancel an execution that is queued, retrying or running.
 
@@ -210,6 +210,7 @@ async def cancel_execution(
     became = await orders.cancel(shard, [execution.id])
     if became[execution.id] == "finished":
         raise ExecutionFinished(f"{execution_id!r} has ended: there is nothing left to cancel.")
+    call.told.before, call.told.after = {"state": execution.state}, {"cancel": "requested"}
     return await _answer(shard, workspace_id, execution_id)
 
 

@@ -52,9 +52,8 @@ class Issuer:
             self._keys = KeySet.parse(await self._fetch())
             self._read = self._clock()
         except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            log.warning(
-                "the JWK set at %s can't be read: %s", self._source, str(error) or type(error).__name__
-            )
+            why = str(error).partition("\n")[0] or type(error).__name__
+            log.warning("the JWK set at %s can't be read: %s", self._source, why)
 
     async def _fetch(self) -> bytes:
         if not self._source.startswith(("https://", "http://")):
