@@ -214,6 +214,19 @@ async def test_the_documentation_has_a_switch(
         assert (await client.get(path, headers=bearer(ADMIN_KEY))).status_code == 404
 
 
+async def test_who_is_refused_is_in_the_log_without_what_they_tried(
+    make_shard: ShardFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with client_of(guarded(make_shard)) as client:
+        key = await key_for(client, "read", "acme")
+        await refused(client.put(ACME, json={}, headers=bearer(key)), 403, "forbidden")
+        assert f"PUT {ACME}: refused key '{key.split('_')[1]}' from 127.0.0.1" in caplog.text
+        await refused(client.get("/api/stats", headers=bearer(f"{key}x")), 401, "unauthorized")
+        assert "GET /api/stats: refused somebody from 127.0.0.1" in caplog.text
+        assert key not in caplog.text
+        assert key.split("_", 2)[2] not in caplog.text
+
+
 async def test_without_authentication_everybody_may_do_everything(make_shard: ShardFactory) -> None:
     for auth in ("none", ""):
         async with client_of(make_shard(auth=auth, admin_key=ADMIN_KEY)) as client:

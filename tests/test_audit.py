@@ -127,6 +127,9 @@ async def test_what_changes_nothing_is_not_noted(guarded: Shard) -> None:
         await ok(client.post(f"{path}/bulk", json={"action": "run", "tags": ["x"], "dry_run": True}))
         await ok(client.post(f"{path}/nightly-report/resume"))
         await ok(client.post(f"{ACME}/resume"))
+        await ok(client.patch(f"{path}/nightly-report", json={"cron": "* * * * *"}))
+        await ok(client.put(ACME, json={}))
+        await ok(client.patch(ACME, json={"max_retries": None}))
         await ok(client.delete(f"{ACME}/executions?state=failed"))
         await client.patch(f"{path}/none", json={"name": "x"})
         once = {"Idempotency-Key": "k"}

@@ -55,6 +55,7 @@ class Told(msgspec.Struct):
         sets; masked, and long values cut."""
         changes = field_changes(old or _ANYTHING, new or _ANYTHING)
         self.target = trigger
+        self.nothing = old is not None and new is not None and not changes
         self.before = {one.field: _plain(one.old) for one in changes} if old is not None else None
         self.after = {one.field: _plain(one.new) for one in changes} if new is not None else None
 

@@ -23,7 +23,7 @@ from app.auth.addresses import client_address, parse_networks
 from app.auth.callers import ADMIN, ANYBODY, Caller, Scope
 from app.auth.tokens import TokenReader
 from app.config import Settings
-from app.errors import NotFound, Unauthorized
+from app.errors import ApiError, Forbidden, NotFound, Unauthorized
 from app.store import Shard, api_keys
 
 log = logging.getLogger(__name__)
@@ -105,13 +105,21 @@ class Gate:
         Raises :class:`Unauthorized`, :class:`NotFound`, :class:`TooManyRequests`, :class:`Forbidden`, and
         what Redis or the issuer of tokens raise.
         """
-        caller = await self.identify(request)
+        try:
+            caller = await self.identify(request)
+        except Unauthorized as error:
+            self._log_refusal(request, None, error)
+            raise
         workspace = request.path_params.get("workspace_id")
         if workspace is not None and not caller.sees(workspace):
             raise NotFound(f"There is no workspace {workspace!r}.")
         if self._limiter.limits:
             headers |= await self._limiter.take(caller, self.address_of(request), workspace)
-        caller.need(scope)
+        try:
+            caller.need(scope)
+        except Forbidden as error:
+            self._log_refusal(request, caller, error)
+            raise
         return caller
 
     async def identify(self, request: Request) -> Caller:
@@ -134,6 +142,11 @@ class Gate:
         """Where a call comes from; empty where that can't be said."""
         peer = request.client.host if request.client else ""
         return client_address(peer, request.headers.getlist("x-forwarded-for"), self._proxies)
+
+    def _log_refusal(self, request: Request, caller: Caller | None, error: ApiError) -> None:
+        who = "somebody" if caller is None else f"{caller.kind} {caller.id!r}"
+        where = self.address_of(request)
+        log.warning("%s %s: refused %s from %s: %s", request.method, request.url.path, who, where, error)
 
     async def _with_key(self, text: str) -> Caller:
         parts = keys.split_key(text)

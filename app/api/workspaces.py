@@ -301,6 +301,7 @@ async def _held(shard: Shard, workspace: str, changed: bool | None) -> Workspace
 def _tell(call: Call, before: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Tell the audit which settings became what."""
     changed = [name for name, value in given.items() if value != before[name]]
+    call.told.nothing = not changed and call.status != 201
     call.told.before = {name: before[name] for name in changed}
     call.told.after = {name: given[name] for name in changed}
 

@@ -25,6 +25,7 @@ Algorithm = Literal["HS256", "RS256", "ES256"]
 PublicKey = RSAPublicKey | EllipticCurvePublicKey
 
 _LONGEST = 16_384  # characters
+_LONGEST_NAME = 200  # of a subject: it goes into the audit and the log
 _LEAST_RSA_BITS = 2048  # RFC 7518, 3.3
 
 
@@ -112,8 +113,8 @@ class TokenReader:
         workspaces = _words(claims.get(self._settings.jwt_workspaces_claim))
         return Caller(
             kind="jwt",
-            id=str(claims.get("sub", "")),
-            name=str(claims.get("name", "")),
+            id=str(claims.get("sub", ""))[:_LONGEST_NAME],
+            name=str(claims.get("name", ""))[:_LONGEST_NAME],
             scope=next((scope for scope in reversed(SCOPES) if scope in words), None),
             workspaces=None if EVERYWHERE in workspaces else frozenset(filter(is_id, workspaces)),
         )
