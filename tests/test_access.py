@@ -207,6 +207,8 @@ async def test_the_documentation_has_a_switch(
     make_shard: ShardFactory, path: str, docs: str, without: int, with_key: int
 ) -> None:
     async with client_of(guarded(make_shard, docs=docs)) as client:
+        page = await client.get("/docs", headers=bearer(ADMIN_KEY))
+        assert "Authorization: Bearer $CRONSPACE_KEY" in page.text.replace("&quot;", '"')
         assert (await client.get(path)).status_code == without
         assert (await client.get(path, headers=bearer(ADMIN_KEY))).status_code == with_key
         assert (await client.get("/health")).status_code == 200

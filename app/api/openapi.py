@@ -62,10 +62,9 @@ def document_of(nouns: Sequence[Noun], settings: Settings | None = None) -> JSON
     for operation in operations:
         item = paths.setdefault(operation.path, {})
         item[operation.method.lower()] = _operation(operation, schemas, responses, settings)
-    formats = "\n".join(f"- `{name}`: {meaning}" for name, meaning in FORMATS.items())
     return {
         "openapi": "3.1.0",
-        "info": {"title": _TITLE, "version": __version__, "description": _ABOUT + "\n" + formats},
+        "info": {"title": _TITLE, "version": __version__, "description": _about(settings)},
         "tags": [
             {"name": tag, "description": description}
             for tag, description in {noun.tag: noun.description for noun in reversed(nouns)}.items()
@@ -89,6 +88,18 @@ def _scheme(settings: Settings) -> JSON:
     scopes = "\n".join(f"- `{scope}`: {about}" for scope, about in SCOPES.items())
     told = f"{what}. Its scope decides what can be done; each includes those before it:\n\n{scopes}"
     return {"type": "http", "scheme": "bearer", "description": told}
+
+
+def _about(settings: Settings) -> str:
+    """What is said of the API as a whole."""
+    formats = "\n".join(f"- `{name}`: {meaning}" for name, meaning in FORMATS.items())
+    told = [_ABOUT + "\n" + formats]
+    if has_auth(settings):
+        told.append(
+            "**Authentication** is the header `Authorization: Bearer …`. " + _scheme(settings)["description"]
+        )
+        told.append("A workspace that is not the caller's is 404, like one that does not exist.")
+    return "\n\n".join(told)
 
 
 class _Schemas:
