@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-from calls import ACME, client_of, ok, refused, store_set
-from conftest import ShardFactory
+from calls import ACME, client_of, minutes, ok, refused, store_set
+from conftest import Clock, ShardFactory
 from examples import ADMIN_KEY, BODIES, OPERATIONS, path_of
 
 from app.auth.callers import SCOPES, Scope
@@ -150,6 +150,25 @@ async def test_a_bulk_action_needs_what_the_single_one_does(make_shard: ShardFac
         response = await client.post(f"{ACME}/triggers/bulk", json=body, headers=bearer(operator))
         assert response.status_code == (403 if changes else 200)
         await ok(client.post(f"{ACME}/triggers/bulk", json=body, headers=bearer(writer)))
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", ""), ("POST", "/cancel"), ("POST", "/retry"), ("DELETE", "")]
+)
+async def test_the_id_of_a_foreign_execution_opens_nothing(
+    make_shard: ShardFactory, clock: Clock, method: str, path: str
+) -> None:
+    """The path names one's own workspace, the execution's id another one."""
+    shard = guarded(make_shard)
+    await store_set(shard, "acme", one="* * * * *")
+    await store_set(shard, "other", one="* * * * *")
+    failed = [one.id for _ in range(4) for one in await minutes(shard, clock, what="failed")]
+    foreign = next(id_ for id_ in failed if id_.startswith("other:"))
+    async with client_of(shard) as client:
+        await ok(client.get(f"/api/workspaces/other/executions/{foreign}", headers=bearer(ADMIN_KEY)))
+        headers = bearer(await key_for(client, "admin", "acme"))
+        url = f"{ACME}/executions/{foreign}{path}"
+        await refused(client.request(method, url, headers=headers), 404, "not_found")
 
 
 async def test_lists_over_all_workspaces_have_those_that_the_caller_may_see(
