@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from app.egress import parse_ports, parse_rules
 from app.errors import ConfigError
 
 Count = Annotated[int, Meta(ge=0)]
@@ -59,6 +60,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_takeovers: Positive = 10
     max_catch_up: Positive = 1000
     max_backfill: Positive = 1000
+
+    egress_allow: str = ""
+    egress_deny: str = ""
+    egress_ports: str = ""
+    egress_ca_file: str = ""
 
     max_triggers: Positive = 10_000
     max_body_bytes: Positive = 8_388_608
@@ -180,6 +186,20 @@ HELP: dict[str, tuple[str, str]] = {
         "Missed slots that are caught up at most, of one trigger after an outage; the newest",
     ),
     "max_backfill": ("CRONSPACE_MAX_BACKFILL", "Executions that one backfill or bulk retry makes at most"),
+    "egress_allow": (
+        "CRONSPACE_EGRESS_ALLOW",
+        "Hosts and networks that requests may go to although their addresses are not public, comma-separated:"
+        " 10.0.0.0/8, hooks.internal, .svc.cluster.local (all below it), * (everything)",
+    ),
+    "egress_deny": (
+        "CRONSPACE_EGRESS_DENY",
+        "Hosts and networks that no request may go to; *: all that the allow list does not name",
+    ),
+    "egress_ports": ("CRONSPACE_EGRESS_PORTS", "Ports that requests may go to, comma-separated; empty: all"),
+    "egress_ca_file": (
+        "CRONSPACE_EGRESS_CA_FILE",
+        "File of CA certificates that targets are held against; empty: the system's",
+    ),
     "max_triggers": ("CRONSPACE_MAX_TRIGGERS", "Triggers in one replace"),
     "max_body_bytes": ("CRONSPACE_MAX_BODY_BYTES", "Largest request body that the API reads"),
     "confirm_delete_share": (
@@ -237,6 +257,15 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
             raise ConfigError(f"{HELP[name][0]} is {getattr(settings, name)!r}: use {shown}")
     if not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigError("REDIS_URL must begin with redis://, rediss:// or unix://")
+    for name, parse in (
+        ("egress_allow", parse_rules),
+        ("egress_deny", parse_rules),
+        ("egress_ports", parse_ports),
+    ):
+        try:
+            parse(getattr(settings, name))
+        except ValueError as error:
+            raise ConfigError(f"{HELP[name][0]}: {error}") from error
     return settings
 
 

@@ -119,6 +119,7 @@ class FailureKind(StrEnum):
     """Why an attempt failed."""
 
     DNS = "dns"
+    BLOCKED = "blocked"  # the egress policy does not let it through: nothing was sent, nor is it again
     CONNECT = "connect"
     TLS = "tls"
     TIMEOUT = "timeout"
@@ -234,7 +235,7 @@ class ArqJob(Struct, frozen=True):
 
     t: int  # attempts made
     f: str
-    a: list[Any]  # workspace, trigger, slot, born
+    a: list[Any]  # workspace, trigger, slot, born; marks and dead letter where there are any
     k: dict[str, list[Attempt]]  # {} or {"attempts": …}
     et: int  # when it was queued, ms
 

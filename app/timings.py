@@ -101,10 +101,10 @@ def duration_spread(timings: Timings) -> Spread:
 
 
 def lateness_spread(timings: Timings) -> Spread:
-    """Of the latenesses: slot to first attempt."""
+    """Of the latenesses: slot to first attempt. What a person started has none."""
     buckets = timings.latenesses
     least = round(_middle(min(buckets))) if buckets else 0
-    return _spread(timings.number, timings.lateness_sum, least, timings.lateness_most, buckets)
+    return _spread(sum(buckets.values()), timings.lateness_sum, least, timings.lateness_most, buckets)
 
 
 def _spread(number: int, total: float, least: int, most: int, buckets: dict[int, int]) -> Spread:

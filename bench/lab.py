@@ -160,7 +160,12 @@ class Lab:
 
     def worker(self, redis: RedisServer, places: int, **settings: str) -> Process:
         """Start a worker process of ours; ``settings`` are variables of its environment."""
-        extra = {"REDIS_URL": redis.url, "CRONSPACE_MAX_JOBS": str(places), **settings}
+        extra = {
+            "REDIS_URL": redis.url,
+            "CRONSPACE_MAX_JOBS": str(places),
+            "CRONSPACE_EGRESS_ALLOW": "127.0.0.1",
+            **settings,
+        }
         process = self.process("worker", [sys.executable, "-m", "app", "worker"], extra)
         process.wait_for_text("places, queue")
         return process

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from app.clock import day_of
 from app.keys import execution_id
 from app.models import State
-from app.store import Shard, catalog, executions, queue, ticking, triggers, upkeep
+from app.store import Shard, catalog, executions, queue, ticking, triggers, upkeep, workspaces
 
 pytestmark = pytest.mark.anyio
 
@@ -142,6 +142,24 @@ async def test_one_workspace_holds_no_more_than_its_places(make_shard: ShardFact
         await queue.finish(shard, [succeeded(one, clock.now) for one in claimed])
     assert "small:0:" in " ".join(sent[:5])
     assert len(sent) == len(set(sent)) == 101
+
+
+async def test_more_places_are_filled_at_once_and_shorter_retention_goes_for_what_is_there(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(max_concurrency=2)
+    await triggers.replace(shard, "acme", numbered(9))
+    clock.advance(60)
+    await ticking.fire_due(shard)
+    done = await claim_all(shard)
+    await queue.finish(shard, [succeeded(one, clock.now) for one in done])
+    hanging = await claim_all(shard, number=2)
+    assert len(hanging) == 2
+    settings = workspaces.WorkspaceSettings(max_concurrency=6, keep_succeeded=1)
+    await workspaces.configure(shard, "acme", settings)
+    assert len(await claim_all(shard, number=3)) == 4
+    await upkeep.trim_finished(shard)
+    assert len((await executions.list_newest(shard, "acme", state=State.SUCCEEDED)).executions) == 1
 
 
 async def test_a_retry_gives_its_place_up_while_it_waits(make_shard: ShardFactory, clock: Clock) -> None:

@@ -90,6 +90,8 @@ async def test_history_is_what_counting_one_by_one_gives(
             assert sum(shown["by_hand"].values()) == len(by_hand)
             sent = [one for one in [*slots, *by_hand] if one.state in ("succeeded", "failed")]
             durations = sorted(one.attempts[-1].duration for one in sent)
+            late = [one.attempts[0].started - one.slot for one in slots if one in sent]  # not those by hand
+            assert shown["lateness_ms"]["avg"] == (round(sum(late) / len(late), 1) if late else None)
             spread = shown["duration_ms"]
             if not durations:
                 assert set(spread.values()) == {None}

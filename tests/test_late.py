@@ -254,3 +254,35 @@ def test_every_overdue_slot_is_missed_or_kept(catch_up: str, spans: tuple[tuple[
     for run in judged.missed:
         assert run.slots == [slot for slot in due if slot <= judged.after][-4:]
         assert (run.first, run.last) == (due[0], run.slots[-1])
+
+
+async def test_late_slots_go_one_after_another_though_they_are_fired_in_several_calls(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(fire_batch=2)
+    await triggers.replace(shard, "acme", [("0", define("*/10 * * * * *"))])
+    clock.advance(55)
+    await settle(shard)
+    slots = []
+    for number in range(5):
+        (one,) = await claim_all(shard, number=number)
+        slots.append(one.slot)
+        await queue.finish(shard, [succeeded(one, clock.now)])
+    assert slots == sorted(slots)
+    clock.advance(5)
+    await ticking.fire_due(shard)  # in time again: beside whatever is open
+    (one,) = await claim_all(shard, number=6)
+    await queue.renew(shard, {one.id: one.token})
+    clock.advance(10)
+    await ticking.fire_due(shard)
+    assert len(await claim_all(shard, number=7)) == 1
+
+
+async def test_a_slot_found_late_by_itself_skips_as_its_trigger_says(shard: Shard, clock: Clock) -> None:
+    await triggers.replace(shard, "acme", [("0", define(overlap_policy="skip"))])
+    clock.advance(60)
+    await ticking.fire_due(shard)
+    clock.advance(60)  # the next slot is found 20 s late, while the first is open
+    await ticking.fire_due(shard)
+    totals = await accounts_balance(shard, "acme", day_of(clock.now))
+    assert totals == {"due": 2, "skipped:overlap": 1, "open": 1}

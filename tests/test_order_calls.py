@@ -99,6 +99,19 @@ async def test_an_idempotency_key_makes_one_run_of_many_calls(
     ]
 
 
+async def test_an_idempotency_key_goes_with_its_workspace(
+    client: httpx.AsyncClient, shard: Shard, clock: Clock
+) -> None:
+    key = {"Idempotency-Key": "deploy-17"}
+    former = await client.post(f"{PATH}/t/run", headers=key)
+    await client.delete("/api/workspaces/acme?confirm=acme")
+    clock.advance(1)
+    await client.put(f"{PATH}/t", json=ONE)
+    again = await client.post(f"{PATH}/t/run", headers=key)
+    assert (again.status_code, again.json()["repeated"]) == (202, False)
+    assert again.json()["execution_id"] != former.json()["execution_id"]
+
+
 async def test_a_backfill_is_counted_first(client: httpx.AsyncClient, shard: Shard) -> None:
     asked = {"from": "2026-09-20T00:00:00Z", "to": "2026-09-21T00:00:00Z", "dry_run": True}
     counted = await client.post(f"{PATH}/t/backfill", json=asked)

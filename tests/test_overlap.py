@@ -10,7 +10,7 @@ from helpers import accounts_balance, claim_all, define, failed, succeeded
 
 from app.clock import day_of
 from app.models import State
-from app.store import Shard, catalog, executions, queue, ticking, triggers, upkeep
+from app.store import Shard, catalog, executions, orders, queue, ticking, triggers, upkeep
 
 pytestmark = pytest.mark.anyio
 
@@ -159,6 +159,16 @@ async def test_a_line_ends_with_its_trigger(shard: Shard, clock: Clock) -> None:
     await accounts_balance(shard, "acme", day_of(clock.now))
 
 
+async def test_a_long_backlog_ends_with_its_trigger(make_shard: ShardFactory, clock: Clock) -> None:
+    shard = make_shard(max_concurrency=1)
+    await triggers.replace(shard, "acme", [(str(n), define()) for n in range(450)])
+    await minute(shard, clock)
+    await triggers.replace(shard, "acme", [])
+    await upkeep.clear_removed(shard)
+    assert await executions.open_ids(shard, "acme") == set()
+    await accounts_balance(shard, "acme", day_of(clock.now))
+
+
 async def test_jitter_spreads_slots_stably_and_holds_no_place_meanwhile(
     make_shard: ShardFactory, clock: Clock
 ) -> None:
@@ -231,3 +241,42 @@ async def test_at_most_once_is_not_sent_again_after_a_crash(shard: Shard, clock:
     assert found is not None
     assert [one.kind for one in found.attempts] == ["unknown_outcome"]
     await accounts_balance(shard, "acme", day_of(clock.now))
+
+
+async def test_an_edit_brings_no_slot_again_that_fired_while_it_was_prepared(
+    make_shard: ShardFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = make_shard(keep_succeeded=0)  # nothing of a skipped slot is left to be recognised by
+    await triggers.replace(shard, "acme", [("0", define(overlap_policy="skip"))])
+    await minute(shard, clock)
+    clock.advance(59.9)
+    run = shard.run
+
+    async def slowly(name: str, *args: object, **more: object) -> object:
+        if name == "edit_triggers":
+            clock.advance(0.2)
+        return await run(name, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shard, "run", slowly)
+    await triggers.edit(shard, "acme", ["0"], lambda _: {"0": define(overlap_policy="skip", name="another")})
+    await ticking.fire_due(shard)
+    totals = await accounts_balance(shard, "acme", day_of(clock.now))
+    assert totals == {"due": 2, "skipped:overlap": 1, "open": 1}
+
+
+async def test_replacing_long_lines_is_spread_over_several_calls(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(fire_batch=50)
+    names = [str(n) for n in range(6)]
+    await triggers.replace(shard, "acme", [(name, define(overlap_policy="replace")) for name in names])
+    for name in names:
+        wanted = [orders.Order(name, clock.now - n * 60_000) for n in range(40)]
+        await orders.make(shard, "acme", "backfill", wanted, one_by_one=True)
+    clock.advance(60)
+    fired = []
+    while (one := await ticking.fire_due(shard)).handled:
+        fired.append(one.made)
+    assert len(fired) >= 3
+    assert sum(fired) == 6
+    assert len(await executions.open_ids(shard, "acme")) == 6

@@ -187,6 +187,41 @@ async def test_a_target_that_is_gone_pauses_its_trigger(shard: Shard, clock: Clo
     assert await slots(shard) == [claimed.slot]
 
 
+async def test_the_pause_of_a_target_that_is_gone_tells_of_what_was_due_already(
+    shard: Shard, clock: Clock
+) -> None:
+    await triggers.replace(shard, "acme", [("0", define(disable_on_gone=True))])
+    clock.advance(60)
+    await settle(shard)
+    (claimed,) = await claim_all(shard)
+    clock.advance(150)  # an outage: the answer is recorded before the slots in it are fired
+    made = Attempt(clock.now, 5, 410, "status", "the target answered 410", "", "w")
+    await queue.finish(shard, [Ended(claimed.id, claimed.token, "failed", 0, made, gone=True)])
+    await settle(shard)
+    await holds.resume_triggers(shard, "acme", ["0"])
+    await settle(shard)
+    assert await slots(shard) == [claimed.slot]
+    span = (await history.runs(shard, "acme", "0"))[0]
+    assert (span.state, span.first, span.last) == ("paused", claimed.slot, clock.now)
+
+
+async def test_what_cannot_be_computed_hides_no_slots_of_others_from_a_pause(
+    shard: Shard, clock: Clock
+) -> None:
+    await triggers.replace(shard, "acme", [("bad", define()), ("good", define())])
+    definitions = shard.keys.of("acme", "definitions")
+    packed = await shard.redis.hget(definitions, "bad")
+    await shard.redis.hset(definitions, "bad", packed.replace(b"* * * * *", b"* * * * 9"))
+    await ticking.refill_some(shard, ["acme:bad"])  # an error, while it still holds slots
+    clock.advance(90)
+    await ticking.fire_due(shard)
+    await holds.pause_triggers(shard, "acme", ["bad"])
+    clock.advance(40)
+    await shard.redis.zrem(shard.keys.of("acme", "due"), "good")
+    await shard.redis.sadd(shard.keys.of("acme", "dry"), "good")
+    assert await shard.run("hold_workspace", "acme", "pause", "", 1) == b"due"
+
+
 async def test_the_ledger_shows_when_a_trigger_was_disabled(shard: Shard, clock: Clock) -> None:
     await triggers.replace(shard, "acme", [("0", define(enabled=False)), ("1", define(enabled=False))])
     since = clock.now

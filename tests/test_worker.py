@@ -17,7 +17,7 @@ import pytest
 from arq.connections import ArqRedis, RedisSettings
 from arq.jobs import Job, JobStatus
 from arq.worker import async_check_health
-from conftest import Clock, RedisServer, ShardFactory, eventually, redis_binaries
+from conftest import LOOPBACK, Clock, RedisServer, ShardFactory, eventually, redis_binaries
 from helpers import OK, Received, Target, accounts_balance, define, failed, numbered, succeeded
 
 from app.clock import day_of
@@ -59,7 +59,12 @@ async def start_process(redis_url: str) -> AsyncIterator[StartProcess]:
                 "-m",
                 "app",
                 "worker",
-                env={**os.environ, "REDIS_URL": redis_url, **environment},
+                env={
+                    **os.environ,
+                    "REDIS_URL": redis_url,
+                    "CRONSPACE_EGRESS_ALLOW": LOOPBACK,
+                    **environment,
+                },
             )
         )
         return started[-1]
@@ -115,6 +120,23 @@ async def test_a_failing_target_is_tried_again_after_1_and_2_seconds(make_shard:
         assert 1 <= gaps[0] < 2 <= gaps[1] < 3
         assert [attempt.snippet for attempt in letter.attempts] == ["busy"] * 3
         assert len({request.headers["webhook-id"] for request in target.received}) == 1
+
+
+async def test_a_worker_sends_to_public_addresses_only_unless_told_otherwise(
+    start_process: StartProcess, make_shard: ShardFactory
+) -> None:
+    shard = make_shard(real_time=True)
+    async with Target().running() as target:
+        await start_process(CRONSPACE_EGRESS_ALLOW="")
+        one = define(in_seconds(time.time() + 2), url=target.url, max_retries=9)
+        await triggers.replace(shard, "acme", [("t", one)])
+
+        async def dead_letters() -> Any:
+            return (await executions.list_newest(shard, "acme", state=State.FAILED)).executions
+
+        (letter,) = await eventually(dead_letters)
+        assert [attempt.kind for attempt in letter.attempts] == ["blocked"]
+        assert target.connections == 0
 
 
 async def test_a_killed_worker_loses_nothing(start_process: StartProcess, make_shard: ShardFactory) -> None:
@@ -314,7 +336,7 @@ async def test_a_reply_lost_after_the_script_ran_repeats_nothing(
 
 async def test_a_redis_that_goes_away_and_comes_back_ends_no_worker() -> None:
     server = RedisServer(next(iter(redis_binaries().values())), "--appendonly", "yes")
-    settings = Settings(redis_url=server.url(), lease_seconds=2)
+    settings = Settings(redis_url=server.url(), lease_seconds=2, egress_allow=LOOPBACK)
     shard = Shard(connect(settings), settings)
     try:
         async with Target().running() as target, worker_running(Shard(connect(settings), settings)) as worker:

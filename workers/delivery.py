@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,15 +15,22 @@ from app import __version__
 from app.clock import rfc3339
 from app.declared import variables
 from app.declared.variables import Moment, Named, Template
+from app.egress import Egress
 from app.models import BODYLESS, Attempt, Definition, FailureKind, unpack_definition
 from app.schedule import schedule_of
+from app.signing import sign
 from app.store.queue import Claimed, Ended
 from app.urls import Origin, parse_target
 from workers import retries
+from workers.failures import NotSent, SendError
 from workers.retries import Policy, policy_of
-from workers.transport import NotSent, ResponseHeaders, SendError, Transport
+from workers.transport import ResponseHeaders, Transport
+
+log = logging.getLogger(__name__)
 
 USER_AGENT = f"Cronspace/{__version__}"
+
+GUARDED = Egress()  # public addresses only
 
 _MAX_MESSAGE = 500
 _CACHED_DEFINITION = 4096  # bytes; larger ones are prepared anew each time, so that the cache stays small
@@ -119,6 +127,7 @@ async def attempt(
     started_ms: int,
     worker: str,
     may_send: Callable[[], bool] = lambda: True,
+    egress: Egress = GUARDED,
 ) -> Ended:
     """Send an execution's request once; what goes wrong becomes part of the outcome.
 
@@ -140,7 +149,7 @@ async def attempt(
         prepared = prepare(execution.definition)
         request = build_request(prepared, execution, started_ms)
         async with asyncio.timeout(prepared.timeout):
-            answer = await transport.send(prepared.origin, request, may_begin)
+            answer = await transport.send(prepared.origin, request, may_begin, egress)
         status, headers = answer.status, answer.headers
         snippet = answer.body.decode("utf-8", "replace")
         if not prepared.policy.succeeds(status):
@@ -156,9 +165,12 @@ async def attempt(
         kind, message = FailureKind.INTERNAL, f"{type(error).__name__}: {error}"
     duration = round((time.monotonic() - begun) * 1000)
     made = Attempt(started_ms, duration, status, str(kind), message[:_MAX_MESSAGE], snippet, worker)
-    if prepared is None:
-        return retries.failed(execution, made)
-    return retries.judge(execution, made, prepared.policy, sent, headers)
+    try:
+        if prepared is not None:
+            return retries.judge(execution, made, prepared.policy, sent, headers)
+    except Exception:  # an attempt without an outcome would be held, and renewed, for ever
+        log.exception("%s: the answer can't be judged", execution.id)
+    return retries.failed(execution, made)
 
 
 def interrupted(execution: Claimed, started_ms: int, now_ms: int, worker: str) -> Ended:
@@ -173,9 +185,14 @@ def build_request(prepared: Prepared, execution: Claimed, now_ms: int) -> bytes:
     head, body = prepared.head, prepared.body
     if prepared.templates is not None:
         head, body = prepared.templates.render(_moment(execution, now_ms))
+    timestamp = now_ms // 1000
+    signature = ""
+    if execution.secrets:
+        signature = f"webhook-signature: {sign(execution.secrets, execution.id, timestamp, body)}\r\n"
     changing = (
         f"webhook-id: {execution.id}\r\n"
-        f"webhook-timestamp: {now_ms // 1000}\r\n"
+        f"webhook-timestamp: {timestamp}\r\n"
+        f"{signature}"
         f"cronspace-attempt: {len(execution.attempts) + 1}\r\n"
         f"cronspace-scheduled-at: {rfc3339(execution.slot)}\r\n\r\n"
     )

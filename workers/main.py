@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import resource
 import signal
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ import uvloop
 from app.config import Settings, load_settings
 from app.logs import set_up_logging
 from app.store import Shard, connect
-from workers.transport import Transport
+from workers.transport import Transport, tls_context
 from workers.worker import Worker
 
 
@@ -26,14 +24,19 @@ def run(argv: Sequence[str]) -> None:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection to each target takes one
     uvloop.run(serve(settings))
-    logging.shutdown()
-    os._exit(0)  # a name look-up that hangs in a thread would hold the process up otherwise
 
 
 async def serve(settings: Settings) -> None:
     """Run a worker within a running event loop."""
     shard = Shard(connect(settings), settings)
-    worker = Worker(shard, Transport(settings.snippet_bytes, settings.max_response_bytes, settings.max_jobs))
+    ca_file = settings.egress_ca_file
+    transport = Transport(
+        settings.snippet_bytes,
+        settings.max_response_bytes,
+        settings.max_jobs,
+        tls=tls_context(ca_file) if ca_file else None,
+    )
+    worker = Worker(shard, transport)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)

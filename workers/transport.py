@@ -3,6 +3,9 @@
 httpx and aiohttp cost many times as much CPU (ARCHITECTURE.md has the figures), and do more than is wanted:
 cookies (one tenant's would go out with another's request), decompression (bombs), a silent second request
 when a kept connection breaks, redirects, proxies from the environment.
+
+Connections go to addresses that the egress policy permits, and to those literally: a name is looked up once,
+its addresses are checked, and nobody looks it up again.
 """
 
 from __future__ import annotations
@@ -13,43 +16,27 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import cast
 
 import aiohappyeyeballs
 import httptools
 from msgspec import Struct
 
-from app.errors import CronspaceError
+from app.egress import Address, Egress, Refused
+from app.errors import ConfigError
 from app.models import FailureKind
 from app.urls import Origin
+from workers.failures import NotSent, SendError
+from workers.resolver import Resolver
 
 # Below the 5 s after which common servers close an idle connection: we seldom send into a closing one.
 _KEEP_ALIVE_SECONDS = 4.0
-_DNS_SECONDS, _DNS_FAILURE_SECONDS = 10.0, 1.0  # how long an answer is believed
-_DNS_NAMES = 10_000  # in the cache
 _MAX_HEADER_BYTES = 65_536
 _EYEBALLS_DELAY = 0.25  # RFC 8305: how long one address gets before the next is tried beside it
 
 ResponseHeaders = Sequence[tuple[bytes, bytes]]  # names and values as they came
-AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
-
-
-class SendError(CronspaceError):
-    """A request that got no answer; ``kind`` says how far it came.
-
-    ``dns`` and ``connect`` mean that nothing of the request was sent.
-    """
-
-    def __init__(self, kind: FailureKind, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
-class NotSent(CronspaceError):
-    """The caller's leave to send was gone when the connection was there; nothing was sent."""
+Key = tuple[Origin, Egress]  # a kept connection serves the policy that its peer was checked by
 
 
 class Answer(Struct, frozen=True):
@@ -65,27 +52,38 @@ class Transport:
 
     Of a response's body the first ``keep`` bytes are kept and up to ``read_at_most`` are read; a longer one
     ends with its connection. There is no time-out here: bound the whole call (``asyncio.timeout``), because
-    a dripping body outlasts every per-read one. At most ``places`` names are looked up at once, so that names
-    that hang hold up nobody else's.
+    a dripping body outlasts every per-read one. Idle connections are kept for ``places`` requests at once.
+    ``tls`` says whom to trust, by default the system's authorities.
+
+    Made within a running event loop.
     """
 
-    def __init__(self, keep: int, read_at_most: int, places: int) -> None:
+    def __init__(
+        self,
+        keep: int,
+        read_at_most: int,
+        places: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        resolver: Resolver | None = None,
+    ) -> None:
         self._keep, self._read_at_most = keep, read_at_most
-        self._idle: dict[Origin, deque[_Connection]] = {}
+        self._idle: dict[Key, deque[_Connection]] = {}
         self._idle_count, self._idle_most = 0, 2 * places
         self._open: set[_Connection] = set()
-        self._resolver = ThreadPoolExecutor(max_workers=places, thread_name_prefix="resolver")
-        self._addresses: dict[str, tuple[float, list[AddrInfo] | SendError]] = {}
-        self._looking: dict[str, asyncio.Future[list[AddrInfo] | SendError]] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._resolver = resolver or Resolver()
+        self._tls = tls
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def send(self, origin: Origin, request: bytes, may_send: Callable[[], bool]) -> Answer:
-        """Send a request, as it goes over the wire, once, if ``may_send`` still says so then.
+    async def send(
+        self, origin: Origin, request: bytes, may_send: Callable[[], bool], egress: Egress
+    ) -> Answer:
+        """Send a request, as it goes over the wire, once, where ``egress`` permits it, if ``may_send`` still
+        says so then.
 
         Raises :class:`SendError` and :class:`NotSent`.
         """
-        connection = await self._connect(origin)
+        connection = await self._connect((origin, egress))
         try:
             if not may_send():
                 raise NotSent
@@ -103,27 +101,28 @@ class Transport:
         for connection in list(self._open):
             connection.abort()
         await asyncio.sleep(0)  # the loop closes aborted connections in its next round
-        self._resolver.shutdown(wait=False, cancel_futures=True)
+        await self._resolver.aclose()
 
-    async def _connect(self, origin: Origin) -> _Connection:
-        idle = self._idle.get(origin)
+    async def _connect(self, key: Key) -> _Connection:
+        idle = self._idle.get(key)
         while idle:
             kept = idle.pop()
             self._idle_count -= 1
             if kept.usable(time.monotonic() - _KEEP_ALIVE_SECONDS):
                 return kept
             kept.abort()
-        secure, host, port = origin
-        addresses = await self._resolve(host, port)
+        (secure, host, port), egress = key
         try:
-            raw = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_EYEBALLS_DELAY)
+            raw = await self._open_socket(host, port, egress)
+        except Refused as refusal:
+            raise SendError(FailureKind.BLOCKED, str(refusal)) from refusal
         except OSError as error:
             message = f"can't connect to {host}:{port}: {error.strerror or error}"
             raise SendError(FailureKind.CONNECT, message) from error
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: _Connection(origin, self._keep, self._read_at_most, self._open),
+                lambda: _Connection(key, self._keep, self._read_at_most, self._open),
                 sock=raw,
                 ssl=await self._tls_context() if secure else None,
                 server_hostname=host if secure else None,
@@ -137,49 +136,25 @@ class Transport:
             raise
         return connection
 
-    async def _resolve(self, host: str, port: int) -> list[AddrInfo]:
+    async def _open_socket(self, host: str, port: int, egress: Egress) -> socket.socket:
+        """Connect to a permitted address of a host; raises ``Refused``, ``SendError`` and ``OSError``."""
+        egress.check(host, port)
         try:
-            address = ip_address(host)
+            addresses = [ip_address(host)]
         except ValueError:
-            return [(*info[:4], (info[4][0], port, *info[4][2:])) for info in await self._look_up(host)]
-        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-        return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
-
-    async def _look_up(self, host: str) -> list[AddrInfo]:
-        """A name's addresses, or why there are none, from a cache; one look-up at a time for each name."""
-        known = self._addresses.get(host)
-        if known is not None and known[0] > time.monotonic():
-            found = known[1]
-        else:
-            if host not in self._looking:
-                self._looking[host] = asyncio.ensure_future(self._ask(host))
-            # Others may wait for the same name: one that gives up leaves the look-up running.
-            found = await asyncio.shield(self._looking[host])
-        if isinstance(found, SendError):
-            raise SendError(found.kind, str(found))
-        return found
-
-    async def _ask(self, host: str) -> list[AddrInfo] | SendError:
-        look_up = partial(socket.getaddrinfo, host, 0, type=socket.SOCK_STREAM)
-        found: list[AddrInfo] | SendError
-        lasts = _DNS_SECONDS
+            addresses = await self._resolver.look_up(host)
+        permitted = [_socket_address(address, port) for address in egress.permitted(host, addresses)]
+        raw = await aiohappyeyeballs.start_connection(permitted, happy_eyeballs_delay=_EYEBALLS_DELAY)
         try:
-            found = list(await asyncio.get_running_loop().run_in_executor(self._resolver, look_up))
-        except (OSError, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            found = SendError(FailureKind.DNS, f"the host {host!r} has no address: {reason}")
-            lasts = _DNS_FAILURE_SECONDS
-        finally:
-            del self._looking[host]
-        if len(self._addresses) >= _DNS_NAMES:
-            self._addresses.clear()
-        self._addresses[host] = time.monotonic() + lasts, found
-        return found
+            egress.permitted(host, [ip_address(raw.getpeername()[0])])  # what counts, should the rest err
+        except BaseException:
+            raw.close()
+            raise
+        return raw
 
     async def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:  # reading the system's certificates takes a while: not on the loop
-            context = await asyncio.to_thread(ssl.create_default_context)
-            context.set_alpn_protocols(["http/1.1"])
+            context = await asyncio.to_thread(tls_context)
             self._tls = self._tls or context
         return self._tls
 
@@ -188,40 +163,56 @@ class Transport:
             connection.abort()
             return
         connection.idle_since = time.monotonic()
-        self._idle.setdefault(connection.origin, deque()).append(connection)
+        self._idle.setdefault(connection.key, deque()).append(connection)
         self._idle_count += 1
         if self._idle_count > self._idle_most:
             self._drop_idle(next(iter(self._idle)))
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(_KEEP_ALIVE_SECONDS, self._sweep)
 
-    def _drop_idle(self, origin: Origin) -> None:
+    def _drop_idle(self, key: Key) -> None:
         """Close the connection to an origin that has been idle for longest."""
-        idle = self._idle[origin]
+        idle = self._idle[key]
         if idle:
             idle.popleft().abort()
             self._idle_count -= 1
         if not idle:
-            del self._idle[origin]
+            del self._idle[key]
 
     def _sweep(self) -> None:
         """Close what has been idle for too long; what was idle longest stands first."""
         too_old = time.monotonic() - _KEEP_ALIVE_SECONDS
-        for origin, idle in list(self._idle.items()):
+        for key, idle in list(self._idle.items()):
             while idle and not idle[0].usable(too_old):
-                self._drop_idle(origin)
+                self._drop_idle(key)
             if not idle:
-                self._idle.pop(origin, None)
+                self._idle.pop(key, None)
         self._sweeper = None
         if self._idle:
             self._sweeper = asyncio.get_running_loop().call_later(_KEEP_ALIVE_SECONDS / 2, self._sweep)
 
 
+def tls_context(ca_file: str = "") -> ssl.SSLContext:
+    """Who is trusted: the authorities in a file, or the system's; raises :class:`ConfigError`."""
+    try:
+        context = ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:  # SSLError is one, too
+        reason = error.strerror or error
+        raise ConfigError(f"CRONSPACE_EGRESS_CA_FILE: can't use {ca_file!r}: {reason}") from error
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _socket_address(address: Address, port: int) -> aiohappyeyeballs.AddrInfoType:
+    family, rest = (socket.AF_INET, ()) if address.version == 4 else (socket.AF_INET6, (0, 0))
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (str(address), port, *rest)
+
+
 class _Connection(asyncio.Protocol):
     """One connection: one exchange at a time. httptools calls the ``on_…`` methods."""
 
-    def __init__(self, origin: Origin, keep: int, read_at_most: int, registry: set[_Connection]) -> None:
-        self.origin = origin
+    def __init__(self, key: Key, keep: int, read_at_most: int, registry: set[_Connection]) -> None:
+        self.key = key
         self.idle_since = 0.0
         self.reusable = False
         self._keep, self._read_at_most = keep, read_at_most

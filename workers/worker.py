@@ -26,13 +26,15 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from app.config import Settings
+from app.egress import make_egress
 from app.models import State
 from app.store import Shard, queue, ticking, upkeep
 from app.store.queue import Claimed, Ended
 from app.store.shard import pack, unpack
 from workers import delivery
+from workers.failures import NotSent
 from workers.loops import Loop
-from workers.transport import NotSent, Transport
+from workers.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +48,18 @@ _LAST_CALL_SECONDS = 0.5  # for a call to Redis that is under way when the worke
 class Held:
     """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
 
-    __slots__ = ("aborted", "execution", "token", "until")
+    __slots__ = ("aborted", "begun", "execution", "until")
 
     def __init__(self, execution: Claimed, until: float) -> None:
-        self.execution = execution
-        self.token = execution.token
+        self.execution = execution  # as it was claimed last
         self.until = until
+        self.begun = False  # the request was: something of it may have arrived
         self.aborted = False  # cancelled in Redis: its outcome is nobody's business any more
+
+    def may_send(self) -> bool:
+        """The last look before a request: whether the lease still holds."""
+        self.begun = time.monotonic() < self.until
+        return self.begun
 
 
 async def send(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
@@ -84,6 +91,7 @@ class Worker(arq.Worker):
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
+        self._egress = make_egress(settings.egress_allow, settings.egress_deny, settings.egress_ports)
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
         self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
@@ -137,6 +145,8 @@ class Worker(arq.Worker):
             await asyncio.wait(list(self.tasks.values()))
         self.finisher.stop()
         await asyncio.wait([tasks[self.finisher]], timeout=_LAST_CALL_SECONDS)
+        tasks[self.finisher].cancel()  # one at a time takes from what ended
+        await asyncio.wait([tasks[self.finisher]])
         await self._flush()
 
     def stop(self) -> None:
@@ -196,17 +206,22 @@ class Worker(arq.Worker):
             return self.settings.poll_seconds
         await asyncio.sleep(0)  # what else ends in this round of the loop comes along
         # With the token of now: a lapsed lease may have come back to us meanwhile.
+        claims = [self._held[ended.id].execution for ended in self._ended[:_FINISH_BATCH]]
         batch = [
-            msgspec.structs.replace(ended, token=self._held[ended.id].token)
-            for ended in self._ended[:_FINISH_BATCH]
+            msgspec.structs.replace(ended, token=claimed.token)
+            for ended, claimed in zip(self._ended, claims, strict=False)
         ]
         states = await queue.finish(self._shard, batch)
         del self._ended[: len(batch)]
-        for ended, state in zip(batch, states, strict=True):
-            if state is None and self._held[ended.id].token != ended.token:
-                self._ended.append(ended)  # our own lapsed lease came back meanwhile: with its token, then
+        for ended, claimed, state in zip(batch, claims, states, strict=True):
+            held = self._held[ended.id]
+            came_back = held.execution.token != ended.token
+            if came_back and len(held.execution.attempts) == len(claimed.attempts):
+                self._ended.append(ended)  # our own lapsed lease: with its token, then
                 continue
             del self._held[ended.id]
+            if came_back:
+                self._start(held.execution, held.until)  # recorded, and already ours again: the next attempt
             self._count(ended, state)
         self.claimer.wake()
         return 0 if self._ended else self.settings.poll_seconds
@@ -214,11 +229,11 @@ class Worker(arq.Worker):
     async def renew(self) -> float:
         """Extend every lease, three times within its length; without any it is still a sign of life."""
         begun = time.monotonic()
-        held = {id_: one.token for id_, one in self._held.items()}
+        held = {id_: one.execution.token for id_, one in self._held.items()}
         lost = await queue.renew(self._shard, held)
         for id_, token in held.items():
             one = self._held.get(id_)
-            if one is None or one.token != token:
+            if one is None or one.execution.token != token:
                 continue
             if id_ in lost:
                 self._abort(id_)
@@ -261,35 +276,44 @@ class Worker(arq.Worker):
     def _start(self, execution: Claimed, until: float) -> None:
         running = self._held.get(execution.id)
         if running is not None:
-            # Its lease had lapsed and it came back to us, who still send it: that is a renewal.
-            running.token, running.until = execution.token, until
+            # Its lease had lapsed and it came back to us, who still send it: that is a renewal. Or it is the
+            # next attempt, claimed before we heard that this one is recorded: then `finish` starts it.
+            running.execution, running.until = execution, until
             return
-        self._held[execution.id] = Held(execution, until)
-        self.tasks[execution.id] = asyncio.create_task(self._run(execution))
+        held = self._held[execution.id] = Held(execution, until)
+        task = self.tasks[execution.id] = asyncio.create_task(self._run(execution, held))
+        task.add_done_callback(lambda done: self._settle(execution.id, held, done))
 
-    async def _run(self, execution: Claimed) -> None:
-        held = self._held[execution.id]
+    async def _run(self, execution: Claimed, held: Held) -> Ended | None:
+        """The outcome of an attempt; None when there is none to report."""
         started = self._now()
         try:
-            ended = await delivery.attempt(
-                self._transport, execution, started, self.name, lambda: time.monotonic() < held.until
+            return await delivery.attempt(
+                self._transport, execution, started, self.name, held.may_send, self._egress
             )
         except NotSent:
             # Perhaps another worker's by now: not sent, and not to be reported either.
             log.warning("%s: the lease lapsed before the request was sent", execution.id)
-            del self._held[execution.id]
-            return
+            return None
         except asyncio.CancelledError:
-            if held.aborted:
-                del self._held[execution.id]
-                return
-            ended = delivery.interrupted(execution, started, self._now(), self.name)
-        finally:
-            self.tasks.pop(execution.id, None)
-            if self._starved:
-                self.claimer.wake()
-        self._ended.append(ended)
-        self.finisher.wake()
+            if held.aborted or not held.begun:
+                raise
+            return delivery.interrupted(execution, started, self._now(), self.name)
+
+    def _settle(self, id_: str, held: Held, task: asyncio.Task[Ended | None]) -> None:
+        """Let an execution go whose task is over; it may have been cut off before its first step."""
+        del self.tasks[id_]
+        if self._starved:
+            self.claimer.wake()
+        if task.cancelled() and not held.aborted:
+            ended: Ended | None = Ended(id_, held.execution.token, "release")
+        else:
+            ended = None if held.aborted else task.result()
+        if ended is None:
+            del self._held[id_]
+        else:
+            self._ended.append(ended)
+            self.finisher.wake()
 
     def _abort(self, id_: str) -> None:
         """Cut an attempt off whose execution is not ours any more: cancelled, or taken over."""
@@ -317,7 +341,7 @@ class Worker(arq.Worker):
             log.warning("%s: the lease was lost, this outcome is not recorded", ended.id)
         elif state is State.SUCCEEDED:
             self.jobs_complete += 1
-        elif state is State.RETRYING:
+        elif state is State.RETRYING or state is State.QUEUED:
             self.jobs_retried += 1
         else:
             self.jobs_failed += 1

@@ -182,6 +182,7 @@ class Supervisor:
             "CRONSPACE_HOST": _HOST,
             "CRONSPACE_ECHO": "1",
             "CRONSPACE_AUTH": "none",  # and only on loopback
+            "CRONSPACE_EGRESS_ALLOW": "*",  # what is tried out is on this machine, or beside it
             "CRONSPACE_GRACE_SECONDS": f"{min(self._settings.grace_seconds, _WORKER_GRACE_SECONDS):g}",
         }
         # Children run with -P, or a folder `app` in the working directory would be taken for ours.

@@ -62,7 +62,7 @@ async def make(
         own = token if kind == "backfill" else f"{token}{index:x}"
         id_ = own_execution_id(workspace, order.trigger, order.slot, kind, own)
         marks = "c" * yielding + "o" * (order.request is not None) + "f" * order.free
-        if order.free and order.request is not None and order.request.delivery == "at_most_once":
+        if order.request is not None and order.request.delivery == "at_most_once":
             marks += "1"
         entries.append([id_, order.trigger, order.slot, marks, order.letter])
         requests.append(b"" if order.request is None else pack_definition(order.request))

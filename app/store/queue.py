@@ -26,6 +26,7 @@ class Claimed(Struct, frozen=True):
     definition: bytes
     anchor: int  # from where the trigger's interval counts, ms; 0 for none
     token: str
+    secrets: tuple[bytes, ...] = ()  # the workspace's, which sign its requests; while rotated, more than one
 
 
 class Claim(Struct, frozen=True):

@@ -142,7 +142,7 @@ async def edit(
     ``change`` gets the stored definitions of ``ids`` (None: there is none) and returns those wanted (None:
     delete). It may be called again when another change came between. Raises as :func:`replace` does.
     """
-    keep = shard.settings.keep_revisions
+    keep, fire_first = shard.settings.keep_revisions, True
     for _ in range(_TRIES):
         serial = await shard.run("take_serial")
         base, revision, old_size = await _base(shard, workspace, if_revision)
@@ -160,13 +160,10 @@ async def edit(
             revisions.pack_head(await shard.now_ms(), action, size, made, 0),
             revisions.pack_undo(undo),
         ]
-        answer: list[Any] = [b"due"]
-        fire_first = True
-        while answer[0] == b"due":
-            answer = await shard.run("edit_triggers", *arguments, keep, int(fire_first), *packed)
-            if answer[0] == b"due":
-                fire_first = await fire_before(shard, workspace)
+        answer = await shard.run("edit_triggers", *arguments, keep, int(fire_first), *packed)
         status = answer[0]
+        if status == b"due":  # prepared anew after that: the slots that fire now may not come again
+            fire_first = await fire_before(shard, workspace)
         if status == b"erasing":
             raise WorkspaceErasing(f"The workspace {workspace!r} is being erased; try again in a moment.")
         if status == b"done":

@@ -20,7 +20,7 @@ async def clear_removed(shard: Shard) -> int:
                 cursor, _ = await shard.run(
                     "clear_removed", shard.policy, workspace, part, cursor, _STEP, later
                 )
-                if cursor == b"0":
+                if cursor == b"done":
                     break
     return len(chores)
 

@@ -27,7 +27,8 @@ local function count(workspace, trigger, slot, what, by)
   fields[total] = (fields[total] or 0) + (by or 1)
 end
 
--- Note an execution's duration and lateness, ms, for a trigger or (with the id '') the workspace.
+-- Note an execution's duration and lateness, ms, for a trigger or (with the id '') the workspace. What a person
+-- started has no lateness: false.
 local function time(workspace, trigger, slot, duration, late)
   local fields = gathered(timed, workspace, 'timings:', slot)
   local list = fields[trigger]
@@ -82,12 +83,15 @@ local function merge_timings(packed, added)
   end
   for _, one in ipairs(added) do
     local duration, late = one[1], one[2]
-    number, sum, late_sum = number + 1, sum + duration, late_sum + late
-    least, most, late_most = math.min(least, duration), math.max(most, duration), math.max(late_most, late)
+    number, sum = number + 1, sum + duration
+    least, most = math.min(least, duration), math.max(most, duration)
     local bucket = bucket_of(duration)
     durations[bucket] = (durations[bucket] or 0) + 1
-    bucket = bucket_of(late)
-    latenesses[bucket] = (latenesses[bucket] or 0) + 1
+    if late then
+      late_sum, late_most = late_sum + late, math.max(late_most, late)
+      bucket = bucket_of(late)
+      latenesses[bucket] = (latenesses[bucket] or 0) + 1
+    end
   end
   local first, size = pack_buckets(durations)
   return struct.pack(HEAD, number, sum, least, most, late_sum, late_most) .. struct.pack('>I1', size) .. first

@@ -137,9 +137,9 @@ local function end_execution(id, job, state, reason, attempts, definition)
     end
   end
   if state == 'succeeded' or state == 'failed' then
-    time(workspace, '', own and now or slot, bounded(duration), bounded(late))
+    time(workspace, '', own and now or slot, bounded(duration), not own and bounded(late))
     if own then
-      time(workspace, trigger, now, bounded(duration), 0)
+      time(workspace, trigger, now, bounded(duration), false)
     end
   end
   if state == 'failed' then
@@ -151,6 +151,11 @@ local function end_execution(id, job, state, reason, attempts, definition)
     end
   elseif marked(job.a, 'o') then
     redis.call('HDEL', of(workspace, 'requests'), id)
+  end
+  local letter = job.a[6] -- the dead letter that this retried: it can be retried again
+  if letter and (state == 'cancelled' or state == 'skipped')
+    and redis.call('HGET', of(workspace, 'retried'), letter) == id then
+    redis.call('HDEL', of(workspace, 'retried'), letter)
   end
   trim_number(workspace, state)
   if marked(job.a, 'l') then

@@ -60,7 +60,8 @@ end
 --   rules     what the scripts need of its definition, a map; false where everything is usual:
 --             overlap, queue (limit), deadline (ms), jitter (ms), max_runs, once (at most once)
 --   notes     what happened to it, a map; false: nothing: runs (made, where they are bounded), anchor (ms,
---             of an interval), caught (slots up to here are sent however late)
+--             of an interval), caught (slots up to here are sent however late), behind (true while it fires
+--             slots of which several were due at once: they go one after another)
 local BORN, VERSION, POSITION, AFTER, RULES, NOTES, HELD = 1, 2, 3, 4, 5, 6, 7
 
 -- An unpacked job or state; nil for what is missing or none of ours.
@@ -81,8 +82,17 @@ end
 
 -- Whether a workspace has slots up to now that are still to be fired or judged.
 local function has_unsettled(workspace)
-  return redis.call('ZCOUNT', of(workspace, 'due'), '-inf', whole(now)) > 0
-    or redis.call('SCARD', of(workspace, 'dry')) > redis.call('HLEN', of(workspace, 'errors'))
+  local dry, errors = of(workspace, 'dry'), of(workspace, 'errors')
+  if redis.call('ZCOUNT', of(workspace, 'due'), '-inf', whole(now)) > 0
+    or redis.call('SCARD', dry) > redis.call('HLEN', errors) then
+    return true
+  end
+  for _, trigger in ipairs(redis.call('SMEMBERS', dry)) do -- there may be errors of others
+    if redis.call('HEXISTS', errors, trigger) == 0 then
+      return true
+    end
+  end
+  return false
 end
 
 -- Set a workspace's place in the shard's due index to its earliest slot; a paused one has none.

@@ -7,7 +7,7 @@
 --   c  caught up: sent when no live execution is ready
 --   o  has a request of its own, in `requests`
 --   f  free: not void when its trigger is removed
---   1  at most once, where no trigger can tell
+--   1  at most once, whatever its trigger says by now
 local function marked(args, mark)
   return args[5] and string.find(args[5], mark, 1, true) ~= nil
 end

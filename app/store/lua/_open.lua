@@ -1,6 +1,6 @@
 -- Opening an execution by the rules of its trigger. Needs _end.lua and what that needs.
 
-local LATE_MS = 5000 -- found this late, a slot looks whether earlier ones are still open
+local replaced = 0 -- executions that were cancelled for the next slot of their trigger
 
 -- When an execution may start: its slot and a stable part of the trigger's jitter.
 local function ready_at(id, slot, rules)
@@ -20,6 +20,7 @@ local function replace_line(workspace, trigger)
     local packed = redis.call('GET', job_key(id))
     if packed then
       cancel_execution(id, packed, 'replaced')
+      replaced = replaced + 1
     else
       leave_line(workspace, trigger, id)
     end

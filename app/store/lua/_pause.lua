@@ -6,15 +6,23 @@ local function drop_held(state)
   end
 end
 
--- Returns whether it was not paused before. What was due by now has to have been fired.
+-- Returns whether it was not paused before. What is due by now should have been fired: where it could not be,
+-- the pause begins before it, so that the ledger says why it was not.
 local function pause_trigger(workspace, trigger, note)
   local state = try_unpack(redis.call('HGET', of(workspace, 'states'), trigger))
   if not state then
     return false
   end
   local before = pause_of(workspace, trigger, state)
+  local slot = redis.call('ZSCORE', of(workspace, 'due'), trigger)
+  local since = now
+  if before then
+    since = before[1]
+  elseif slot and tonumber(slot) <= now or redis.call('SISMEMBER', of(workspace, 'dry'), trigger) == 1 then
+    since = math.min(now, state[AFTER])
+  end
   redis.call('HSET', of(workspace, 'pauses'), trigger,
-    cmsgpack.pack({ before and before[1] or now, note, state[BORN] }))
+    cmsgpack.pack({ since, note, state[BORN] }))
   drop_held(state)
   redis.call('HSET', of(workspace, 'states'), trigger, cmsgpack.pack(state))
   redis.call('ZREM', of(workspace, 'due'), trigger)

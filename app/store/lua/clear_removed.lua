@@ -4,7 +4,7 @@
 -- ARGV: now, policy, workspace, part (a set of open executions; or a hash of
 --       what is kept of triggers: 'pauses', 'exceptions', 'last'; 'last' comes last), cursor ('0' to begin),
 --       entries at most, the chore's time as taken (when all is done, the chore goes if it still is that)
--- RETURNS: the cursor for the next call ('0': this part is done), executions ended
+-- RETURNS: the cursor for the next call ('done': there is no more of this part), executions ended
 --#include _keys
 --#include _admit
 --#include _count
@@ -31,7 +31,7 @@ if part == 'pauses' or part == 'exceptions' or part == 'last' then
   if part == 'last' and page[1] == '0' and redis.call('ZSCORE', clears_key, workspace) == taken_until then
     redis.call('ZREM', clears_key, workspace)
   end
-  return { page[1], 0 }
+  return { page[1] == '0' and 'done' or page[1], 0 }
 end
 
 local start = tonumber(cursor)
@@ -52,6 +52,6 @@ for _, id in ipairs(ids) do
 end
 flush_counts()
 if #ids < limit then
-  return { '0', ended }
+  return { 'done', ended }
 end
 return { whole(start + limit - ended), ended }

@@ -91,8 +91,7 @@ local function fire_workspace(workspace, share)
     local rules = state[RULES]
     local args = { workspace, trigger, slot, state[BORN] }
     local caught_up = now - slot > (rules and rules.deadline or usual_deadline)
-    local late = behind or now - slot > LATE_MS and redis.call('EXISTS', of(workspace, 'active:' .. trigger)) == 1
-    if not rules and not late and not caught_up then
+    if not rules and not behind and not caught_up then
       return fire_plain(trigger, slot, id, args)
     end
     rules = rules or {}
@@ -100,8 +99,9 @@ local function fire_workspace(workspace, share)
       args[5] = 'c'
     end
     write_gathered()
-    local overlap = late and 'after' or rules.overlap or 'allow'
+    local overlap = behind and 'after' or rules.overlap or 'allow'
     local open = open_execution(id, args, overlap, rules.queue, ready_at(id, slot, rules))
+    handled, replaced = handled + replaced, 0 -- those took as long
     admitted_count = redis.call('ZCARD', of(workspace, 'admitted'))
     backlog_count = redis.call('ZCARD', of(workspace, 'backlog'))
     return open
@@ -111,23 +111,27 @@ local function fire_workspace(workspace, share)
   -- after it, whether a slot is too late to be decided here, and whether the trigger has finished.
   local function fire_trigger(trigger, slot, state)
     local rules, notes = state[RULES] or {}, state[NOTES] or {}
-    local next_held, behind = HELD, false
+    local next_held, behind = HELD, notes.behind or false
+    local function leave(next_slot, ...)
+      notes.behind = behind and (not next_slot or next_slot <= now) or nil
+      state[NOTES] = next(notes) and notes or false
+      return next_slot, ...
+    end
     while slot and slot <= now and handled < budget do
       local following = state[next_held]
       if not in_span(spans, slot) then
         if now - slot > (rules.deadline or usual_deadline) and slot > (notes.caught or 0) then
-          return nil, #state + 1, true, false
+          return leave(nil, #state + 1, true, false)
         end
         behind = behind or following ~= nil and following <= now
         if fire_slot(trigger, slot, state, behind) then
           made = made + 1
           if rules.max_runs then
             notes.runs = (notes.runs or 0) + 1
-            state[NOTES] = notes
             if notes.runs >= rules.max_runs then
               state[AFTER] = slot
               handled = handled + 1
-              return nil, #state + 1, false, true
+              return leave(nil, #state + 1, false, true)
             end
           end
         end
@@ -137,7 +141,7 @@ local function fire_workspace(workspace, share)
       slot = following
       next_held = next_held + 1
     end
-    return slot, next_held, false, false
+    return leave(slot, next_held, false, false)
   end
 
   for index, trigger in ipairs(triggers) do

@@ -23,11 +23,15 @@ local overlap, entries = ARGV[6], cmsgpack.unpack(ARGV[7])
 local FIRST_REQUEST = 8
 local KEPT_MS = 86400000
 local idempotency_key = of(workspace, 'idempotency:' .. idempotency)
+local created = redis.call('HGET', of(workspace, 'meta'), 'created')
 
 if not redis.call('ZSCORE', prefix .. 'workspaces', workspace) then
   return { 'none', '' }
 elseif idempotency ~= '' then
   local kept = try_unpack(redis.call('GET', idempotency_key))
+  if kept and kept[3] ~= created then
+    kept = nil -- of a workspace of that id that was erased
+  end
   if kept and kept[1] ~= asked then
     return { 'different', '' }
   elseif kept then
@@ -49,7 +53,7 @@ for index, entry in ipairs(entries) do
     if request ~= '' then
       redis.call('HSET', of(workspace, 'requests'), id, request)
     end
-    local args = { workspace, trigger, slot, state and state[BORN] or 0, marks ~= '' and marks or nil }
+    local args = { workspace, trigger, slot, state and state[BORN] or 0, marks, letter ~= '' and letter or nil }
     local takes_part = state and state[RULES] and state[RULES].overlap
     open_execution(id, args, overlap == 'allow' and takes_part and 'beside' or overlap, 0, now)
   end
@@ -59,7 +63,7 @@ for index, entry in ipairs(entries) do
 end
 local answer = cmsgpack.pack(made)
 if idempotency ~= '' and #made > 0 then
-  redis.call('SET', idempotency_key, cmsgpack.pack({ asked, answer }), 'PX', KEPT_MS)
+  redis.call('SET', idempotency_key, cmsgpack.pack({ asked, answer, created }), 'PX', KEPT_MS)
 end
 flush_counts()
 redis.call('PUBLISH', wake_channel, 'fired')

@@ -65,8 +65,11 @@ local function store(workspace, trigger, version, base, slots, problem, missed, 
   local notes = state[NOTES] or {}
   if caught > 0 then
     notes.caught = caught
-    state[NOTES] = notes
   end
+  if slots[1] and slots[1] > now then
+    notes.behind = nil
+  end
+  state[NOTES] = next(notes) and notes or false
   local first = 1
   if not next_slot then
     if slots[1] then

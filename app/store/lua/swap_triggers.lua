@@ -60,6 +60,9 @@ local function follow_live(trigger, staged_slot)
   live = cmsgpack.unpack(live)
   local own = cmsgpack.unpack(redis.call('HGET', staged('states'), trigger))
   local finished = false
+  if live[NOTES] and live[NOTES].runs and own[NOTES] then
+    own[NOTES].runs = live[NOTES].runs
+  end
   if live[VERSION] == own[VERSION] then
     live[POSITION] = own[POSITION]
     own = live
