@@ -103,7 +103,7 @@ async def test_the_command_believes_no_proxy_that_is_not_named(redis_url: str, t
         try:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
                 await eventually(lambda port=port, client=client: answers(client, f"http://127.0.0.1:{port}"))
-                assert (await client.put("/api/workspaces/acme", json={})).is_success
+                assert (await client.put("/api/workspaces/acme", json={"description": proxies})).is_success
                 audit = (await client.get("/api/workspaces/acme/audit")).json()
                 assert audit["entries"][0]["who"]["address"] == address
         finally:
