@@ -23,8 +23,8 @@ from app.store import Shard, connect
 
 LOOPBACK = "127.0.0.0/8"  # where the tests' targets are: CRONSPACE_EGRESS_ALLOW
 
-# The same examples in each run, unless more of them are asked for (see strategies.py): what fails in a plain run
-# is the fault of a change.
+# The same examples in each run, unless more of them are asked for (see strategies.py): what fails in a plain
+# run is the fault of a change.
 hypothesis.settings.register_profile("steady", derandomize="CRONSPACE_EXAMPLES" not in os.environ)
 hypothesis.settings.load_profile("steady")
 
