@@ -28,6 +28,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "INFO"
     echo: bool = False
 
+    auth: str = ""
+    auth_none_anywhere: bool = False
+    admin_key: str = ""
+    max_api_keys: Positive = 1000
+    key_cache_seconds: Annotated[float, Meta(ge=0, le=300)] = 5.0
+    jwt_secret: str = ""
+    jwt_jwks: str = ""
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    jwt_leeway_seconds: Annotated[float, Meta(ge=0, le=300)] = 30.0
+    jwt_workspaces_claim: str = "workspaces"
+    jwt_scope_claim: str = "scope"
+    docs: str = "public"
+    trusted_proxies: str = ""
+    rate_limit_key: Count = 0
+    rate_limit_workspace: Count = 0
+    keep_audit: Positive = 10_000
+
     max_jobs: Positive = 100
     max_concurrency: Count = 10
     worker_name: str = ""
@@ -76,6 +94,66 @@ HELP: dict[str, tuple[str, str]] = {
     "port": ("PORT", "Port of the API; 0 takes a free one"),
     "log_level": ("CRONSPACE_LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
     "echo": ("CRONSPACE_ECHO", "Serve /echo, which answers with the request it got: a target to try things"),
+    "auth": (
+        "CRONSPACE_AUTH",
+        "Who may call the API: tokens (API keys), jwt (JSON Web Tokens, and API keys), or none (everybody)."
+        " Has to be chosen for `cronspace api`; `cronspace dev` has none",
+    ),
+    "auth_none_anywhere": (
+        "CRONSPACE_AUTH_NONE_ANYWHERE",
+        "Let CRONSPACE_AUTH=none listen on other addresses than loopback: everybody who can reach them"
+        " may do everything",
+    ),
+    "admin_key": (
+        "CRONSPACE_ADMIN_KEY",
+        "The first key: scope admin, all workspaces; at least 24 random characters, such as from"
+        " `openssl rand -hex 32`. Empty: there is none",
+    ),
+    "max_api_keys": ("CRONSPACE_MAX_API_KEYS", "API keys that there may be at once"),
+    "key_cache_seconds": (
+        "CRONSPACE_KEY_CACHE_SECONDS",
+        "How long the other API processes may go on taking a key that was deleted; 0: ask Redis every time",
+    ),
+    "jwt_secret": (
+        "CRONSPACE_JWT_SECRET",
+        "Secret of HS256 tokens, at least 32 bytes; empty: none are taken",
+    ),
+    "jwt_jwks": (
+        "CRONSPACE_JWT_JWKS",
+        "File or https:// URL of the JWK set that RS256 and ES256 tokens are checked with; empty: none are"
+        " taken",
+    ),
+    "jwt_issuer": ("CRONSPACE_JWT_ISSUER", "The `iss` that tokens have to have; required with a JWK set"),
+    "jwt_audience": ("CRONSPACE_JWT_AUDIENCE", "The `aud` that tokens have to have; required with a JWK set"),
+    "jwt_leeway_seconds": ("CRONSPACE_JWT_LEEWAY_SECONDS", "How far the issuer's clock and ours may differ"),
+    "jwt_workspaces_claim": (
+        "CRONSPACE_JWT_WORKSPACES_CLAIM",
+        "The claim with the caller's workspaces: a list of ids, or *",
+    ),
+    "jwt_scope_claim": (
+        "CRONSPACE_JWT_SCOPE_CLAIM",
+        "The claim with the caller's scope: read, operate, write or admin; other words in it are passed over",
+    ),
+    "docs": (
+        "CRONSPACE_DOCS",
+        "Who may see /docs and /openapi.json: public, authenticated (who may call the API) or off",
+    ),
+    "trusted_proxies": (
+        "CRONSPACE_TRUSTED_PROXIES",
+        "Addresses and networks, comma-separated, of proxies whose X-Forwarded-For is believed",
+    ),
+    "rate_limit_key": (
+        "CRONSPACE_RATE_LIMIT_KEY",
+        "Calls a minute of one API key (or token's subject; with no authentication, address); 0: no bound",
+    ),
+    "rate_limit_workspace": (
+        "CRONSPACE_RATE_LIMIT_WORKSPACE",
+        "Calls a minute on one workspace, of all callers together; 0: no bound",
+    ),
+    "keep_audit": (
+        "CRONSPACE_KEEP_AUDIT",
+        "How many changes the audit of a workspace keeps, and that of what belongs to none; about",
+    ),
     "max_jobs": ("CRONSPACE_MAX_JOBS", "Requests at once in one worker"),
     "max_concurrency": (
         "CRONSPACE_MAX_CONCURRENCY",
@@ -152,6 +230,7 @@ HELP: dict[str, tuple[str, str]] = {
 }
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
+CHOICES = {"auth": ("", "tokens", "jwt", "none"), "docs": ("public", "authenticated", "off")}
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -172,6 +251,10 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         raise ConfigError(
             f"CRONSPACE_LOG_LEVEL is {settings.log_level!r}: use one of {', '.join(LOG_LEVELS)}"
         )
+    for name, choices in CHOICES.items():
+        if getattr(settings, name) not in choices:
+            shown = " or ".join(filter(None, choices))
+            raise ConfigError(f"{HELP[name][0]} is {getattr(settings, name)!r}: use {shown}")
     if not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigError("REDIS_URL must begin with redis://, rediss:// or unix://")
     for name, parse in (

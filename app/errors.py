@@ -6,6 +6,8 @@ CronspaceError
 ├── DevError               `cronspace dev` can't start: one line, too
 └── ApiError               carries an HTTP status and a stable code
     ├── InvalidRequest     400, with one entry per fault
+    ├── Unauthorized       401, who calls is not known
+    ├── Forbidden          403, the caller's scope does not suffice
     ├── BodyTooLarge       413
     ├── NotFound           404
     ├── MethodNotAllowed   405
@@ -16,8 +18,11 @@ CronspaceError
     ├── ExecutionFinished  409, what has ended can't be cancelled
     ├── NotDeadLetter      409, only dead letters are retried and deleted
     ├── AlreadyRetried     409, the dead letter was retried before
+    ├── TooManyKeys        409, there are as many API keys as there may be
     ├── RevisionConflict   412, somebody else changed the set first
     ├── IdempotencyConflict  422, the key was used for another call
+    ├── TooManyRequests    429, a rate limit of the API
+    ├── IssuerUnavailable  503, the keys that tokens are checked with can't be had
     └── StoreUnavailable   503, Redis can't be reached or refuses to write
 """
 
@@ -95,6 +100,35 @@ class InvalidRequest(ApiError):
     status = 400
     code = "invalid_request"
     title = "Invalid request"
+
+
+class Unauthorized(ApiError):
+    """The call has no credentials, or none that are good."""
+
+    status = 401
+    code = "unauthorized"
+    title = "Not authenticated"
+    sends: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "How to authenticate (RFC 6750)."}
+
+    def __init__(self, detail: str, *, given: bool) -> None:
+        """``given``: there were credentials, but no good ones."""
+        super().__init__(detail)
+        wrong = ', error="invalid_token"' if given else ""
+        self.headers = {"www-authenticate": f'Bearer realm="cronspace"{wrong}'}
+
+
+class Forbidden(ApiError):
+    """The caller's scope or workspaces do not suffice for the call."""
+
+    status = 403
+    code = "forbidden"
+    title = "Not allowed"
+    sends: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "The scope that is needed (RFC 6750)."}
+
+    def __init__(self, detail: str, scope: str) -> None:
+        super().__init__(detail)
+        challenge = f'Bearer realm="cronspace", error="insufficient_scope", scope="{scope}"'
+        self.headers = {"www-authenticate": challenge}
 
 
 class BodyTooLarge(ApiError):
@@ -182,6 +216,14 @@ class AlreadyRetried(ApiError):
         self.headers = {"location": location}
 
 
+class TooManyKeys(ApiError):
+    """There are as many API keys as there may be; delete some first."""
+
+    status = 409
+    code = "too_many_keys"
+    title = "Too many API keys"
+
+
 class RevisionConflict(ApiError):
     """The set is at another revision than `If-Match` says; read it again."""
 
@@ -196,6 +238,36 @@ class IdempotencyConflict(ApiError):
     status = 422
     code = "idempotency_conflict"
     title = "Idempotency key used before"
+
+
+class TooManyRequests(ApiError):
+    """The caller, or everybody in the workspace together, calls too often; wait as `Retry-After` says."""
+
+    status = 429
+    code = "too_many_requests"
+    title = "Too many requests"
+    sends: ClassVar[Mapping[str, str]] = {
+        "Retry-After": "Seconds to wait before trying again.",
+        "RateLimit-Policy": "The limits: `q` requests in `w` seconds.",
+        "RateLimit": "What is left of each: `r` requests, and all of them again in `t` seconds.",
+    }
+
+    def __init__(self, detail: str, headers: Mapping[str, str]) -> None:
+        super().__init__(detail)
+        self.headers = dict(headers)
+
+
+class IssuerUnavailable(ApiError):
+    """The keys that tokens are checked with can't be fetched from their issuer; try again."""
+
+    status = 503
+    code = "issuer_unavailable"
+    title = "The issuer of tokens is not available"
+    sends: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before trying again."}
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.headers = {"retry-after": "5"}
 
 
 class StoreUnavailable(ApiError):

@@ -12,6 +12,9 @@ import re
 FINISHED_STATES = ("succeeded", "failed", "cancelled", "skipped", "missed")
 
 
+FIRST = "cs:{0}:"  # what keys of the first shard begin with
+
+
 class Keys:
     """The keys of one shard."""
 
@@ -35,6 +38,14 @@ class Keys:
         self.clears = f"{self.prefix}clears"  # workspace with executions of removed triggers
         self.trims = f"{self.prefix}trims"  # workspace with finished executions that get too old
         self.erases = f"{self.prefix}erases"  # workspace that is being erased
+        # What belongs to no shard lies in the first one, whose tag it carries, so that every process finds it
+        # however many shards there are.
+        # HASH: API key's id → the key (msgpack, see ``app/auth/keys.py``)
+        self.api_keys = f"{FIRST}api-keys"
+        # HASH: API key's id → when it was last used, ms
+        self.api_key_uses = f"{FIRST}api-key-uses"
+        # STREAM: changes that belong to no workspace, or to one that is gone (see ``app/store/audit.py``)
+        self.audit = f"{FIRST}audit"
         # PUB/SUB channel: something became due earlier than a sleeping worker knows
         self.wake = f"{self.prefix}wake"
 
@@ -75,6 +86,7 @@ class Keys:
         ``succeeded`` …  ZSET per final state: finished execution → when it finished, ms
         ``day:N``        HASH: trigger:what → count, for the UTC day N; :what of all triggers
         ``timings:N``    HASH: trigger (empty: all) → durations and latenesses of the UTC day N (packed)
+        ``audit``        STREAM: changes, the last ones (see ``app/store/audit.py``)
         ``idempotency:K``  STRING: what a call with an idempotency key asked for, and its reply
         """
         return f"{self.prefix}w:{workspace}:{name}"
@@ -82,6 +94,11 @@ class Keys:
     def staged(self, workspace: str, serial: int, part: str) -> str:
         """A key of a trigger set that is being prepared: like the live one."""
         return self.of(workspace, f"stage:{serial}:{part}")
+
+    def limit(self, what: str, name: str) -> str:
+        """STRING: a rate limit of the API (``what``: key, workspace), as the time at which all its places are
+        free again, ms; it goes then."""
+        return f"{self.prefix}limit:{what}:{name}"
 
     def arq_job(self, execution_id: str) -> str:
         """STRING: an open execution, in arq's format."""

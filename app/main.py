@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,6 +12,8 @@ from starlette.applications import Starlette
 
 from app.api import (
     all_executions,
+    api_keys,
+    audit,
     bulk,
     cron,
     echo,
@@ -26,13 +29,17 @@ from app.api import (
     triggers,
     workspaces,
 )
+from app.api.auth import Gate
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS
 from app.api.reference import reference_routes
+from app.auth.rules import check
 from app.config import Settings, load_settings
 from app.errors import ConfigError
 from app.logs import set_up_logging
 from app.store import Shard, connect
+
+log = logging.getLogger(__name__)
 
 # In the order of the document.
 NOUNS = (
@@ -49,12 +56,17 @@ NOUNS = (
     stats.noun,
     all_executions.noun,
     cron.noun,
+    api_keys.noun,
+    audit.noun,
     health.noun,
 )
 
 
 def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
-    """The application; a given ``shard`` is left open at the end, one of its own is closed."""
+    """The application; a given ``shard`` is left open at the end, one of its own is closed.
+
+    Where ``settings`` leave authentication undecided it is off: only :func:`run` insists on a choice.
+    """
     used = shard or Shard(connect(settings), settings)
 
     @asynccontextmanager
@@ -63,11 +75,12 @@ def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
         if shard is None:
             await used.redis.aclose()
 
-    routes = [*routes_of(NOUNS), *reference_routes(NOUNS)]
+    routes = [*routes_of(NOUNS), *reference_routes(NOUNS, settings)]
     if settings.echo:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
     app.state.shard = used
+    app.state.gate = Gate(settings, used)
     return app
 
 
@@ -92,6 +105,8 @@ def run(argv: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Takes no arguments: the environment has the settings."""
     settings = load_settings()
     set_up_logging(settings.log_level)
+    for warning in check(settings):
+        log.warning("%s", warning)
     listener = listen(settings)
     config = uvicorn.Config(
         create_app(settings),
@@ -101,5 +116,6 @@ def run(argv: Sequence[str]) -> None:
         access_log=settings.log_level == "DEBUG",
         timeout_graceful_shutdown=int(settings.grace_seconds),
         server_header=False,
+        proxy_headers=False,  # whom to believe is ours to say: CRONSPACE_TRUSTED_PROXIES
     )
     uvicorn.Server(config).run(sockets=[listener])

@@ -173,7 +173,7 @@ class Lab:
     def api(self, redis: RedisServer) -> int:
         """Start the API; returns its port on the loopback address."""
         port = free_port()
-        extra = {"REDIS_URL": redis.url, "PORT": str(port)}
+        extra = {"REDIS_URL": redis.url, "PORT": str(port), "CRONSPACE_AUTH": "none"}
         process = self.process("api", [sys.executable, "-m", "app", "api"], extra)
         process.wait_for_text("Application startup complete")
         deadline = time.monotonic() + _START_SECONDS

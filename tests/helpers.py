@@ -96,7 +96,7 @@ class Target:
 
     def hung_up(self) -> int:
         """How many connections the callers have closed."""
-        return sum(reader.at_eof() for reader in self._readers)
+        return sum(reader.at_eof() or reader.exception() is not None for reader in self._readers)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

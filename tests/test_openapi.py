@@ -13,35 +13,25 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jsonschema_rs
+import msgspec
 import pytest
 import schemathesis
 import uvicorn
 from calls import client_of
 from conftest import START, Clock, ShardFactory, eventually
+from examples import ADMIN_KEY, BODIES, DOCUMENT, GUARDED, ONE, OPERATIONS, PLACES, path_of
 from helpers import claim_all, define, failed, succeeded
 
 from app.api.openapi import document_of
-from app.config import Settings
+from app.auth.callers import Scope
+from app.auth.keys import ApiKey, new_key
 from app.formats import FORMATS
 from app.main import NOUNS, create_app
-from app.store import Shard, connect, orders, queue, ticking, triggers
+from app.store import Shard, api_keys, connect, orders, queue, ticking, triggers
 
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parent.parent
-DOCUMENT = document_of(NOUNS)
-OPERATIONS = {
-    operation["operationId"]: (method.upper(), path, operation)
-    for path, item in DOCUMENT["paths"].items()
-    for method, operation in item.items()
-}
-ONE = {"id": "nightly-report", "cron": "* * * * *", "url": "http://127.0.0.1:9/x", "method": "POST"}
-PLACES = {
-    "workspace_id": "acme",
-    "trigger_id": "nightly-report",
-    "execution_id": "acme:none:1",
-    "revision": "1",
-}
 
 
 def parts_of(value: Any) -> Iterator[dict[str, Any]]:
@@ -53,17 +43,6 @@ def parts_of(value: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(value, list):
         for one in value:
             yield from parts_of(one)
-
-
-def path_of(name: str) -> tuple[str, str]:
-    """The method and a filled-in URL with the required parameters of an operation."""
-    method, path, operation = OPERATIONS[name]
-    query = [
-        f"{one['name']}={one['schema'].get('enum', [1])[0]}"
-        for one in operation.get("parameters", ())
-        if one["in"] == "query" and one["required"]
-    ]
-    return method, path.format(**PLACES) + "?" + "&".join(query)
 
 
 def test_the_document_is_valid_openapi() -> None:
@@ -141,23 +120,6 @@ async def test_head_has_the_length_of_get_and_no_body(shard: Shard) -> None:
     assert head.content == b""
     assert head.headers["content-length"] == str(len(got.content))
 
-
-# A good body for each operation that takes one.
-BODIES: dict[str, Any] = {
-    "replace_triggers": {"triggers": []},
-    "put_triggers": {"triggers": []},
-    "create_trigger": ONE,
-    "put_trigger": ONE,
-    "patch_trigger": {"name": "x"},
-    "pause_trigger": {},
-    "run_trigger": {"payload": 1},
-    "backfill_trigger": {"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T01:00:00Z"},
-    "change_triggers": {"action": "run", "ids": ["nightly-report"]},
-    "put_workspace": {},
-    "patch_workspace": {},
-    "pause_workspace": {},
-    "retry_dead_letters": {},
-}
 
 FIRST = START // 60_000 * 60_000 + 60_000  # the first slot of ONE
 
@@ -237,6 +199,8 @@ PROVOKED = {
     ("change_triggers", 422): Way(SAME_KEY, before={**BODIES["change_triggers"], "note": "x"}, there=True),
     ("get_revision", 404): AS_IT_IS,
     ("diff_revisions", 404): AS_IT_IS,
+    ("create_key", 409): Way(scene="full"),
+    ("delete_key", 404): AS_IT_IS,
     ("roll_back", 404): AS_IT_IS,
     ("roll_back", 409): CONTENDED,
     ("roll_back", 412): Way({"If-Match": '"7"'}, there=True),
@@ -266,9 +230,29 @@ async def provoke(shard: Shard, scene: str) -> None:
         (execution,) = await claim_all(clocked(shard, FIRST))
         end = succeeded if scene == "ended" else failed
         await queue.finish(shard, [end(execution, FIRST)])
+    if scene == "full":
+        for _ in range(shard.settings.max_api_keys):
+            await store_key(shard)
     if scene == "key used":
         order = orders.Order("nightly-report", FIRST)
         await orders.make(shard, "acme", "run", [order], idempotency_key="k", asked=b"another call")
+
+
+async def store_key(shard: Shard, scope: Scope = "read", workspace: str = "acme") -> str:
+    """A new API key."""
+    id_, text, digest = new_key()
+    key = ApiKey(id=id_, name="x", scope=scope, workspaces=(workspace,), digest=digest, created=START)
+    await api_keys.add(shard, key)
+    return text
+
+
+async def credentials(shard: Shard, name: str, status: int) -> str:
+    """What to authenticate with for an answer of that status."""
+    if status == 403:
+        return await store_key(shard)
+    if status == 404 and (name, status) not in PROVOKED:
+        return await store_key(shard, "admin", "elsewhere")
+    return new_key()[1] if status == 503 else "" if status == 401 else ADMIN_KEY
 
 
 def clocked(shard: Shard, now: int) -> Shard:
@@ -276,25 +260,32 @@ def clocked(shard: Shard, now: int) -> Shard:
     return Shard(shard.redis, shard.settings, now=lambda: now)
 
 
-def documented() -> list[tuple[str, int]]:
+def documented(document: Mapping[str, Any] = DOCUMENT) -> list[tuple[str, int]]:
     return [
-        (name, int(status))
-        for name, (_, _, operation) in OPERATIONS.items()
+        (operation["operationId"], int(status))
+        for item in document["paths"].values()
+        for operation in item.values()
         for status in operation["responses"]
         if status >= "400"
     ]
 
 
 def test_each_documented_error_has_its_request_here() -> None:
-    assert {one for one in documented() if one[1] not in (400, 413, 503)} == {
-        one for one in PROVOKED if one[1] != 503
-    }
+    """What authentication and rate limits add is provoked in the same way for every operation."""
+    own = documented(document_of(NOUNS))
+    assert {one for one in own if one[1] not in (400, 413, 503)} == {one for one in PROVOKED if one[1] != 503}
 
 
 @pytest.mark.parametrize(("name", "status"), documented())
 async def test_every_documented_error_can_be_met(redis_url: str, name: str, status: int) -> None:
     method, url = path_of(name)
-    settings = Settings(redis_url="unix:///nowhere" if status == 503 else redis_url, max_body_bytes=500)
+    settings = msgspec.structs.replace(
+        GUARDED,
+        redis_url="unix:///nowhere" if status == 503 else redis_url,
+        max_body_bytes=500,
+        max_api_keys=2,
+        rate_limit_key=1 if status == 429 else 100,
+    )
     shard = Contended(connect(settings), settings, now=lambda: START)
     way = PROVOKED.get((name, status), AS_IT_IS)
     body = None
@@ -306,6 +297,9 @@ async def test_every_documented_error_can_be_met(redis_url: str, name: str, stat
     try:
         await provoke(shard, way.scene)
         async with client_of(shard) as client:
+            client.headers["authorization"] = f"Bearer {ADMIN_KEY}"
+            if status == 429:
+                await client.get("/api/timezones")
             if way.there:
                 assert (
                     await client.put("/api/workspaces/acme/triggers", json={"triggers": [ONE]})
@@ -313,6 +307,7 @@ async def test_every_documented_error_can_be_met(redis_url: str, name: str, stat
             if way.before is not None:
                 assert (await client.request(method, url, json=way.before, headers=way.headers)).is_success
             shard.contended = way.contended
+            client.headers["authorization"] = f"Bearer {await credentials(shard, name, status)}"
             response = await client.request(method, url, content=body, headers=way.headers)
     finally:
         await shard.redis.aclose()
@@ -324,9 +319,12 @@ async def test_every_documented_error_can_be_met(redis_url: str, name: str, stat
 
 
 async def test_schemathesis_finds_nothing(make_shard: ShardFactory, clock: Clock, tmp_path: Path) -> None:
-    """A real server and Redis, every check; the document's examples meet an execution that is there."""
-    shard = make_shard()
+    """A real server and Redis, every check, also that there is nothing without the key; the document's
+    examples meet an execution that is there.
+    """
+    shard = make_shard(auth="tokens", admin_key=ADMIN_KEY, max_api_keys=100_000)
     async with client_of(shard) as client:
+        client.headers["authorization"] = f"Bearer {ADMIN_KEY}"
         await client.post("/api/workspaces/acme/triggers", json={"triggers": [ONE]})
     clock.advance(60)
     await ticking.fire_due(shard)
@@ -348,6 +346,7 @@ async def test_schemathesis_finds_nothing(make_shard: ShardFactory, clock: Clock
 async def run_schemathesis(url: str, folder: Path) -> None:
     """Fail with its report unless it is content. It keeps what it found in ``folder``, to begin with that."""
     options = ["--checks", "all", "--max-examples", "15", "--generation-deterministic", "--no-color"]
+    (folder / "schemathesis.toml").write_text(f'[auth.openapi.bearer]\nbearer = "{ADMIN_KEY}"\n')
     environment = os.environ | {
         "SCHEMATHESIS_HOOKS": "schemathesis_hooks",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
@@ -372,7 +371,8 @@ async def run_schemathesis(url: str, folder: Path) -> None:
     assert f"Tested: {len(OPERATIONS)}" in told.decode()
 
 
-async def test_the_page_is_one_file_whose_links_lead_somewhere(shard: Shard) -> None:
+async def test_the_page_is_one_file_whose_links_lead_somewhere(make_shard: ShardFactory) -> None:
+    shard = make_shard(auth="tokens", admin_key=ADMIN_KEY, rate_limit_key=1_000_000)
     async with client_of(shard) as client:
         response = await client.get("/docs")
         served = (await client.get("/openapi.json")).json()

@@ -38,7 +38,7 @@ async def test_two_apis_share_one_redis_and_stop_on_a_signal(redis_url: str) -> 
             "-m",
             "app",
             "api",
-            env={**os.environ, "REDIS_URL": redis_url, "PORT": str(port)},
+            env={**os.environ, "REDIS_URL": redis_url, "PORT": str(port), "CRONSPACE_AUTH": "none"},
         )
         for port in ports
     ]

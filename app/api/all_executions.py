@@ -8,7 +8,7 @@ import msgspec
 
 from app.api.executions import ListQuery
 from app.api.fields import Answer, WorkspaceId, about
-from app.api.operations import Noun
+from app.api.operations import Call, Noun
 from app.api.ranges import ms_of
 from app.api.shapes import ListedExecution, listed
 from app.errors import Fault, InvalidRequest
@@ -36,18 +36,20 @@ class AllExecutions(Answer, frozen=True, kw_only=True):
 
 
 @noun.operation("GET")
-async def list_all_executions(shard: Shard, query: AllQuery) -> AllExecutions:
-    """Executions of all workspaces, newest first, such as all failures between two moments.
+async def list_all_executions(shard: Shard, call: Call, query: AllQuery) -> AllExecutions:
+    """Executions of all workspaces that you may see, newest first, such as all failures between two moments.
 
     The time that the list and `from` and `to` go by is the end of what has ended; of open executions it is
     when they were queued, and the slot of those that wait for a free place. A page may hold fewer than
     `limit` where matches are rare: go on while there is a `next_cursor`.
     """
-    ids = query.workspace or await workspaces.all_ids(shard)
+    ids = query.workspace or call.caller.workspaces
+    if ids is None:
+        ids = await workspaces.all_ids(shard)
     try:
         page = await executions.list_newest(
             shard,
-            list(dict.fromkeys(ids)),
+            [id_ for id_ in dict.fromkeys(ids) if call.caller.sees(id_)],
             state=query.state,
             trigger=query.trigger,
             tag=query.tag,

@@ -90,6 +90,7 @@ class BulkAnswer(WorkspaceAnswer, frozen=True, kw_only=True):
 @noun.operation(
     "POST",
     "/bulk",
+    scope="operate",
     headers=ETAG,
     errors=(*CHANGE_ERRORS, ConfirmationRequired, IdempotencyConflict),
 )
@@ -104,8 +105,10 @@ async def change_triggers(
     """Pause, resume, run, delete, enable or disable many triggers.
 
     By tags only those count that the action changes, at most 1,000 a call; `more` says that there are others.
-    Deleting, enabling and disabling make one revision for every 250 triggers.
+    Deleting, enabling and disabling make one revision for every 250 triggers, and need the scope `write`.
     """
+    if body.action not in ("pause", "resume", "run"):
+        call.caller.need("write")
     if headers.revision is not None:
         store.check_revision(await revisions.current(shard, workspace_id), headers.revision)
     results, more = await _chosen(shard, workspace_id, body)
@@ -127,12 +130,15 @@ async def change_triggers(
                 results |= {id_: _told(body.action, became.get(id_)) for id_ in changed}
     revision = await revisions.current(shard, workspace_id)
     call.headers["etag"] = etag(revision)
+    done = [id_ for id_, outcome in results.items() if outcome == _DONE[body.action]]
+    call.told.nothing = not done
+    call.told.after = {"action": body.action, "note": body.note, "ids": done, "revision": revision}
     return BulkAnswer(
         workspace_id=workspace_id,
         action=body.action,
         dry_run=body.dry_run,
         revision=revision,
-        count=sum(outcome == _DONE[body.action] for outcome in results.values()),
+        count=len(done),
         more=more,
         results=[
             BulkResult(id=id_, outcome=outcome, execution_id=made.get(id_))

@@ -221,6 +221,8 @@ class _Page:
         )
         lines = ["curl" if method == "GET" else f"curl -X {method}"]
         lines[0] += f' "$CRONSPACE_URL{path}{"?" + query if query else ""}"'
+        if operation.get("security"):
+            lines.append('-H "Authorization: Bearer $CRONSPACE_KEY"')
         body = operation.get("requestBody")
         if body is not None:
             sample = self._sample(body["content"]["application/json"]["schema"], "")

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from app.api.fields import JSON_TYPES, Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about
-from app.api.operations import Noun
+from app.api.operations import Call, Noun
 from app.api.ranges import DaysQuery, Instant, days_of, ms_of, shown_day
 from app.api.shapes import (
     ListedExecution,
@@ -196,9 +196,11 @@ async def get_execution(
     return await _answer(shard, workspace_id, execution_id)
 
 
-@noun.operation("POST", "/executions/{execution_id}/cancel", errors=(NotFound, ExecutionFinished))
+@noun.operation(
+    "POST", "/executions/{execution_id}/cancel", scope="operate", errors=(NotFound, ExecutionFinished)
+)
 async def cancel_execution(
-    shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId
+    shard: Shard, call: Call, workspace_id: WorkspaceId, execution_id: ExecutionId
 ) -> ExecutionAnswer:
     """Cancel an execution that is queued, retrying or running.
 
@@ -208,12 +210,14 @@ async def cancel_execution(
     became = await orders.cancel(shard, [execution.id])
     if became[execution.id] == "finished":
         raise ExecutionFinished(f"{execution_id!r} has ended: there is nothing left to cancel.")
+    call.told.before, call.told.after = {"state": execution.state}, {"cancel": "requested"}
     return await _answer(shard, workspace_id, execution_id)
 
 
 @noun.operation(
     "POST",
     "/executions/{execution_id}/retry",
+    scope="operate",
     status=202,
     errors=(NotFound, NotDeadLetter, AlreadyRetried, IdempotencyConflict),
 )
@@ -249,7 +253,9 @@ async def retry_execution(
     )
 
 
-@noun.operation("POST", "/executions/retry", status=202, errors=(NotFound, IdempotencyConflict))
+@noun.operation(
+    "POST", "/executions/retry", scope="operate", status=202, errors=(NotFound, IdempotencyConflict)
+)
 async def retry_dead_letters(
     shard: Shard, workspace_id: WorkspaceId, headers: Idempotency, body: RetryInput
 ) -> LettersRetried:
@@ -284,7 +290,7 @@ async def retry_dead_letters(
     )
 
 
-@noun.operation("DELETE", "/executions/{execution_id}", errors=(NotFound, NotDeadLetter))
+@noun.operation("DELETE", "/executions/{execution_id}", scope="operate", errors=(NotFound, NotDeadLetter))
 async def delete_dead_letter(
     shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId
 ) -> LettersDeleted:
@@ -294,7 +300,7 @@ async def delete_dead_letter(
     return LettersDeleted(workspace_id=workspace_id, deleted=deleted)
 
 
-@noun.operation("DELETE", "/executions")
+@noun.operation("DELETE", "/executions", scope="operate")
 async def delete_dead_letters(shard: Shard, workspace_id: WorkspaceId, query: LettersQuery) -> LettersDeleted:
     """Delete dead letters: of a trigger, of a time, or all. What was counted of them stays."""
     ids = await orders.letters(

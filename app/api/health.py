@@ -20,7 +20,7 @@ class Health(Answer, frozen=True, kw_only=True):
     timestamp: Moment
 
 
-@noun.operation("GET")
+@noun.operation("GET", scope="open")
 async def health() -> Health:
     """The process answers; this says nothing about Redis."""
     return Health(timestamp=rfc3339(int(time.time() * 1000)))

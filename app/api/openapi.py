@@ -13,14 +13,25 @@ from msgspec import UNSET
 from msgspec.inspect import type_info
 
 from app import __version__
-from app.api.operations import Noun, Operation
+from app.api.operations import Noun, Operation, in_order
 from app.api.problems import Problem
-from app.errors import ApiError
+from app.auth.callers import SCOPES
+from app.config import Settings
+from app.errors import (
+    ApiError,
+    Forbidden,
+    IssuerUnavailable,
+    NotFound,
+    StoreUnavailable,
+    TooManyRequests,
+    Unauthorized,
+)
 from app.formats import FORMATS
 
 JSON = dict[str, Any]
 
 _REF = "#/components/{}/{}"
+_SCHEME = "bearer"
 _TITLE = "Cronspace"
 _ABOUT = """\
 A scheduler of HTTP requests, per workspace.
@@ -39,19 +50,21 @@ input.
 """
 
 
-def document_of(nouns: Sequence[Noun]) -> JSON:
-    """The whole document, ready for JSON."""
+def document_of(nouns: Sequence[Noun], settings: Settings | None = None) -> JSON:
+    """The whole document, ready for JSON. With ``settings`` it tells what these add: who may call, and how
+    often; without, it is that of an API that is open to everybody.
+    """
+    settings = settings or Settings()
     operations = [operation for noun in nouns for operation in noun.operations]
     schemas = _Schemas(operations)
     responses: JSON = {}
     paths: dict[str, JSON] = {}
     for operation in operations:
         item = paths.setdefault(operation.path, {})
-        item[operation.method.lower()] = _operation(operation, schemas, responses)
-    formats = "\n".join(f"- `{name}`: {meaning}" for name, meaning in FORMATS.items())
+        item[operation.method.lower()] = _operation(operation, schemas, responses, settings)
     return {
         "openapi": "3.1.0",
-        "info": {"title": _TITLE, "version": __version__, "description": _ABOUT + "\n" + formats},
+        "info": {"title": _TITLE, "version": __version__, "description": _about(settings)},
         "tags": [
             {"name": tag, "description": description}
             for tag, description in {noun.tag: noun.description for noun in reversed(nouns)}.items()
@@ -60,8 +73,33 @@ def document_of(nouns: Sequence[Noun]) -> JSON:
         "components": {
             "schemas": dict(sorted(schemas.components.items())),
             "responses": dict(sorted(responses.items())),
+            **({"securitySchemes": {_SCHEME: _scheme(settings)}} if has_auth(settings) else {}),
         },
     }
+
+
+def has_auth(settings: Settings) -> bool:
+    """Whether callers have to say who they are."""
+    return settings.auth in ("tokens", "jwt")
+
+
+def _scheme(settings: Settings) -> JSON:
+    what = "An API key" if settings.auth == "tokens" else "A JSON Web Token, or an API key"
+    scopes = "\n".join(f"- `{scope}`: {about}" for scope, about in SCOPES.items())
+    told = f"{what}. Its scope decides what can be done; each includes those before it:\n\n{scopes}"
+    return {"type": "http", "scheme": "bearer", "description": told}
+
+
+def _about(settings: Settings) -> str:
+    """What is said of the API as a whole."""
+    formats = "\n".join(f"- `{name}`: {meaning}" for name, meaning in FORMATS.items())
+    told = [_ABOUT + "\n" + formats]
+    if has_auth(settings):
+        told.append(
+            "**Authentication** is the header `Authorization: Bearer …`. " + _scheme(settings)["description"]
+        )
+        told.append("A workspace that is not the caller's is 404, like one that does not exist.")
+    return "\n\n".join(told)
 
 
 class _Schemas:
@@ -169,10 +207,16 @@ def _lift(schema: JSON) -> None:
         schema.setdefault("examples", examples)
 
 
-def _operation(operation: Operation, schemas: _Schemas, responses: JSON) -> JSON:
+def _operation(operation: Operation, schemas: _Schemas, responses: JSON, settings: Settings) -> JSON:
     shown: JSON = {"tags": [operation.tag], "operationId": operation.name, "summary": operation.summary}
-    if operation.description:
-        shown["description"] = operation.description
+    told = [operation.description] if operation.description else []
+    if has_auth(settings):
+        guarded = operation.scope != "open"
+        told.append(f"Scope: `{operation.scope}`." if guarded else "No authentication is needed.")
+        shown |= {"security": [{_SCHEME: []}] if guarded else []}
+        shown |= {"x-scope": operation.scope} if guarded else {}
+    if told:
+        shown["description"] = "\n\n".join(told)
     parameters = [
         *(
             _parameter("path", name, schemas.of(field.hint), True)
@@ -188,9 +232,29 @@ def _operation(operation: Operation, schemas: _Schemas, responses: JSON) -> JSON
         shown["requestBody"] = {"required": operation.body_required, "content": content}
     shown["responses"] = {
         **{str(status): _answer(operation, status, schemas) for status in operation.statuses},
-        **{str(status): _error(errors, responses) for status, errors in _by_status(operation.errors)},
+        **{
+            str(status): _error(errors, responses) for status, errors in _by_status(_met(operation, settings))
+        },
     }
     return shown
+
+
+def _met(operation: Operation, settings: Settings) -> list[type[ApiError]]:
+    """The errors that a call can meet: its own, and those of the gate before it (``app/api/auth.py``)."""
+    found = list(operation.errors)
+    if operation.scope == "open":
+        return found
+    if has_auth(settings):
+        found += [Unauthorized, StoreUnavailable]  # keys lie in Redis
+        if "workspace_id" in operation.in_path:
+            found.append(NotFound)
+        if operation.scope != "read" or settings.auth == "jwt":  # a token may have no scope at all
+            found.append(Forbidden)
+    if settings.auth == "jwt" and settings.jwt_jwks:
+        found.append(IssuerUnavailable)
+    if settings.rate_limit_key or (settings.rate_limit_workspace and "workspace_id" in operation.in_path):
+        found.append(TooManyRequests)
+    return in_order(found)
 
 
 def _parameters(where: str, struct: type[msgspec.Struct], schemas: _Schemas) -> Iterator[JSON]:

@@ -15,8 +15,12 @@ The handler's parameters say what it takes:
 * ``query``, ``headers``: a Struct of the parameters; ``if_match`` is the header ``If-Match``
 * ``body``: a Struct, or ``Struct | None`` where the body may be left out; or ``bytes`` for a body that the
   handler parses itself, and then ``operation(body=…)`` names the type for the document
-* ``shard``: the store; only an operation that takes it can answer 503
-* ``call``: the rest of the request, and the answer's status and headers
+* ``shard``: the store; only an operation that takes it can answer 503, where authentication is off
+* ``call``: the rest of the request and who calls, the answer's status and headers, what the audit tells
+
+``scope`` is what a caller has to have (see ``app/auth/callers.py``). Left out it is ``read`` for a GET and
+``write`` for the rest, so that a forgotten one refuses rather than allows; ``open`` asks nobody who they are.
+Whatever does not look only is written into the audit when it has succeeded (``app/api/auditing.py``).
 
 The annotated type of what it returns is the answer; a union names answers to choose from.
 Whatever is wrong with path, query and headers is told at once, and unknown query parameters are refused: a
@@ -29,7 +33,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import msgspec
 from starlette.requests import Request
@@ -37,7 +41,11 @@ from starlette.responses import Response
 from starlette.routing import Route, compile_path
 from starlette.types import Receive, Scope, Send
 
+from app.api.auditing import Told, note_change
+from app.api.auth import Gate
 from app.api.reading import Body, Field, Fields
+from app.auth.callers import ANYBODY
+from app.auth.callers import Scope as CallerScope
 from app.errors import ApiError, BodyTooLarge, Fault, InvalidRequest, MethodNotAllowed, StoreUnavailable
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[msgspec.Struct]])
@@ -53,10 +61,12 @@ class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Call:
     """A request beside its declared input, and what an answer has beside its body."""
 
-    __slots__ = ("headers", "request", "status")
+    __slots__ = ("caller", "headers", "request", "status", "told")
 
     def __init__(self, request: Request, status: int) -> None:
         self.request = request
+        self.caller = ANYBODY
+        self.told = Told()  # what the audit tells beside what the answer says
         self.status = status  # of the answer: one of those declared
         self.headers: dict[str, str] = {}  # of the answer: only those declared
 
@@ -69,6 +79,7 @@ class Operation:
     name: str
     method: str
     path: str
+    scope: CallerScope | Literal["open"]
     summary: str
     description: str
     handler: Callable[..., Awaitable[msgspec.Struct]]
@@ -86,15 +97,30 @@ class Operation:
 
     async def answer_to(self, request: Request) -> Response:
         """Read the request, let the handler do it, encode the answer; raises :class:`ApiError`."""
-        given = self._read_parameters(request)
+        gate: Gate = request.app.state.gate
         call = Call(request, self.statuses[0])
+        if self.scope != "open":
+            call.caller = await gate.admit(request, self.scope, call.headers)
+        given = self._read_parameters(request)
         if "shard" in self.takes:
             given["shard"] = request.app.state.shard
         if "call" in self.takes:
             given["call"] = call
         if self.body is not None:
             given["body"] = await self._read_body(request)
-        content = _encode(await self.handler(**given))
+        answer = await self.handler(**given)
+        if self.method != "GET":
+            address = gate.address_of(request)
+            await note_change(
+                request.app.state.shard,
+                self.name,
+                request.path_params,
+                call.caller,
+                address,
+                call.told,
+                answer,
+            )
+        content = _encode(answer)
         return Response(content, call.status, call.headers, media_type="application/json")
 
     def _read_parameters(self, request: Request) -> dict[str, Any]:
@@ -138,6 +164,7 @@ class Noun:
         status: int | tuple[int, ...] = 200,
         headers: Mapping[str, str] | None = None,
         errors: tuple[type[ApiError], ...] = (),
+        scope: CallerScope | Literal["open"] | None = None,
         name: str | None = None,
     ) -> Callable[[Handler], Handler]:
         """Declare an operation; a second declaration above the first gives it a second method and ``name``.
@@ -154,6 +181,7 @@ class Noun:
                 name=name or handler.__name__,
                 method=method,
                 path=self._path + path,
+                scope=scope or ("read" if method == "GET" else "write"),
                 summary=summary.removesuffix("."),
                 description=description.strip(),
                 handler=handler,
@@ -200,7 +228,12 @@ def _errors(declared: dict[str, Any], raised: tuple[type[ApiError], ...]) -> tup
         found.append(BodyTooLarge)
     if "shard" in declared["takes"]:
         found.append(StoreUnavailable)
-    return tuple(sorted(dict.fromkeys(found), key=lambda error: (error.status, error.code)))
+    return tuple(in_order(found))
+
+
+def in_order(errors: Iterable[type[ApiError]]) -> list[type[ApiError]]:
+    """Errors by their status, each once."""
+    return sorted(dict.fromkeys(errors), key=lambda error: (error.status, error.code))
 
 
 class _Resource:

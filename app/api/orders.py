@@ -113,6 +113,7 @@ class NextRuns(WorkspaceAnswer, frozen=True, kw_only=True):
 @noun.operation(
     "POST",
     "/{trigger_id}/run",
+    scope="operate",
     status=202,
     headers={"Location": "The execution."},
     errors=(NotFound, IdempotencyConflict),
@@ -152,7 +153,13 @@ async def run_trigger(
     )
 
 
-@noun.operation("POST", "/{trigger_id}/backfill", status=(202, 200), errors=(NotFound, IdempotencyConflict))
+@noun.operation(
+    "POST",
+    "/{trigger_id}/backfill",
+    scope="operate",
+    status=(202, 200),
+    errors=(NotFound, IdempotencyConflict),
+)
 async def backfill_trigger(
     shard: Shard,
     call: Call,

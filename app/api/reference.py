@@ -13,26 +13,35 @@ from starlette.routing import Route
 from app.api.docs import page_of
 from app.api.openapi import document_of
 from app.api.operations import Noun
+from app.config import Settings
 
 # The page is one file: nothing may be loaded, and no script may run.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
 
 
-def reference_routes(nouns: Sequence[Noun]) -> list[Route]:
-    """The two routes; both texts are made when they are first asked for."""
+def reference_routes(nouns: Sequence[Noun], settings: Settings) -> list[Route]:
+    """The two routes, if the settings want them; both texts are made when they are first asked for."""
+    if settings.docs == "off":
+        return []
 
     @cache
     def document() -> bytes:
-        return msgspec.json.encode(document_of(nouns))
+        return msgspec.json.encode(document_of(nouns, settings))
 
     @cache
     def page() -> str:
         return page_of(msgspec.json.decode(document()))
 
-    async def openapi(_: Request) -> Response:
+    async def check(request: Request) -> None:
+        if settings.docs == "authenticated":
+            await request.app.state.gate.identify(request)
+
+    async def openapi(request: Request) -> Response:
+        await check(request)
         return Response(document(), media_type="application/json")
 
-    async def docs(_: Request) -> Response:
+    async def docs(request: Request) -> Response:
+        await check(request)
         return Response(page(), media_type="text/html", headers={"content-security-policy": _POLICY})
 
     return [Route("/openapi.json", openapi), Route("/docs", docs)]

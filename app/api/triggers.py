@@ -67,7 +67,9 @@ async def create_trigger(
     def create(current: Wanted) -> Wanted:
         if current[id_] is not None:
             raise TriggerExists(f"There is a trigger {id_!r} in {workspace_id!r} already.")
-        return {id_: unmask(wanted, None)}
+        unmasked = unmask(wanted, None)
+        call.told.definition(id_, None, unmasked)
+        return {id_: unmasked}
 
     done = await store.edit(shard, workspace_id, [id_], create, if_revision=headers.revision)
     call.headers["location"] = f"{TRIGGERS_PATH.format(workspace_id=workspace_id)}/{id_}"
@@ -105,7 +107,9 @@ async def put_trigger(
     wanted = given.to_definition(defaults)
 
     def put(current: Wanted) -> Wanted:
-        return {trigger_id: unmask(wanted, current[trigger_id])}
+        unmasked = unmask(wanted, current[trigger_id])
+        call.told.definition(trigger_id, current[trigger_id], unmasked)
+        return {trigger_id: unmasked}
 
     done = await store.edit(shard, workspace_id, [trigger_id], put, if_revision=headers.revision)
     if done.changes[trigger_id] == "created":
@@ -135,6 +139,7 @@ async def patch_trigger(
         if before is None:
             raise no_trigger(workspace_id, trigger_id)
         patched[trigger_id] = parse_patch(body, before, shard.settings, defaults, trigger_id)
+        call.told.definition(trigger_id, before, patched[trigger_id])
         return patched
 
     done = await store.edit(shard, workspace_id, [trigger_id], patch, if_revision=headers.revision)
@@ -150,6 +155,7 @@ async def delete_trigger(
     def delete(current: Wanted) -> Wanted:
         if current[trigger_id] is None:
             raise no_trigger(workspace_id, trigger_id)
+        call.told.definition(trigger_id, current[trigger_id], None)
         return {trigger_id: None}
 
     done = await store.edit(shard, workspace_id, [trigger_id], delete, if_revision=headers.revision)
@@ -157,7 +163,7 @@ async def delete_trigger(
     return TriggerDeleted(workspace_id=workspace_id, trigger_id=trigger_id, revision=done.revision)
 
 
-@noun.operation("POST", "/{trigger_id}/pause", headers=ETAG, errors=(NotFound,))
+@noun.operation("POST", "/{trigger_id}/pause", scope="operate", headers=ETAG, errors=(NotFound,))
 async def pause_trigger(
     shard: Shard, call: Call, workspace_id: WorkspaceId, trigger_id: TriggerId, body: PauseInput | None
 ) -> TriggerAnswer:
@@ -169,16 +175,20 @@ async def pause_trigger(
     note = "" if body is None else body.note
     if not await holds.pause_triggers(shard, workspace_id, [trigger_id], note):
         raise no_trigger(workspace_id, trigger_id)
+    call.told.after = {"paused": True, "note": note}
     return await _answer(shard, call, workspace_id, trigger_id)
 
 
-@noun.operation("POST", "/{trigger_id}/resume", headers=ETAG, errors=(NotFound,))
+@noun.operation("POST", "/{trigger_id}/resume", scope="operate", headers=ETAG, errors=(NotFound,))
 async def resume_trigger(
     shard: Shard, call: Call, workspace_id: WorkspaceId, trigger_id: TriggerId
 ) -> TriggerAnswer:
     """Resume a paused trigger. Slots that fell into the pause stay unsent."""
-    if not await holds.resume_triggers(shard, workspace_id, [trigger_id]):
+    resumed = await holds.resume_triggers(shard, workspace_id, [trigger_id])
+    if not resumed:
         raise no_trigger(workspace_id, trigger_id)
+    call.told.nothing = not resumed[trigger_id]
+    call.told.before, call.told.after = {"paused": True}, {"paused": False}
     return await _answer(shard, call, workspace_id, trigger_id)
 
 

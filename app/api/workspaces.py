@@ -205,9 +205,9 @@ class WorkspacePauseInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
 
 
 @noun.operation("GET")
-async def list_workspaces(shard: Shard, query: WorkspacesQuery) -> WorkspaceList:
-    """The workspaces that there are, with what they hold."""
-    found, following = await store.page(shard, query.cursor or "", query.limit)
+async def list_workspaces(shard: Shard, call: Call, query: WorkspacesQuery) -> WorkspaceList:
+    """The workspaces that there are and that you may see, with what they hold."""
+    found, following = await store.page(shard, query.cursor or "", query.limit, only=call.caller.workspaces)
     counts = await store.counts(shard, [one.id for one in found])
     shown = [_listed(one, held) for one, held in zip(found, counts, strict=True)]
     return WorkspaceList(count=len(shown), workspaces=shown, next_cursor=following)
@@ -229,8 +229,10 @@ async def put_workspace(
     """
     _check_zone(body.timezone)
     values = msgspec.structs.asdict(body)
+    before = msgspec.structs.asdict(await store.settings_of(shard, workspace_id))
     if await store.configure(shard, workspace_id, store.WorkspaceSettings(**values)):
         call.status = 201
+    _tell(call, before, values)
     shown = await _shown(shard, workspace_id)
     if shown is None:
         raise WorkspaceErasing(f"The workspace {workspace_id!r} was erased at the same moment; try again.")
@@ -238,20 +240,27 @@ async def put_workspace(
 
 
 @noun.operation("PATCH", "/{workspace_id}", errors=(NotFound, WorkspaceErasing))
-async def patch_workspace(shard: Shard, workspace_id: WorkspaceId, body: SettingsPatch) -> WorkspaceShown:
+async def patch_workspace(
+    shard: Shard, call: Call, workspace_id: WorkspaceId, body: SettingsPatch
+) -> WorkspaceShown:
     """Change some settings of a workspace; what is left out stays."""
     given = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
     _check_zone(given.get("timezone"))
+    before = msgspec.structs.asdict(await store.settings_of(shard, workspace_id))
     if not await store.change(shard, workspace_id, given):
         raise _none(workspace_id)
+    _tell(call, before, given)
     return _known(workspace_id, await _shown(shard, workspace_id))
 
 
-@noun.operation("DELETE", "/{workspace_id}", errors=(NotFound, ConfirmationRequired))
-async def erase_workspace(shard: Shard, workspace_id: WorkspaceId, query: EraseQuery) -> WorkspaceErased:
+@noun.operation("DELETE", "/{workspace_id}", scope="admin", errors=(NotFound, ConfirmationRequired))
+async def erase_workspace(
+    shard: Shard, call: Call, workspace_id: WorkspaceId, query: EraseQuery
+) -> WorkspaceErased:
     """Erase a workspace: triggers, executions, dead letters, history, revisions, settings.
 
-    Running requests are cut off. Nothing can be brought back, so `confirm` has to repeat the id.
+    Running requests are cut off. Nothing can be brought back, so `confirm` has to repeat the id. Its audit
+    goes, too; that it was erased stands in the general one.
     """
     if query.confirm != workspace_id:
         raise ConfirmationRequired(
@@ -259,10 +268,11 @@ async def erase_workspace(shard: Shard, workspace_id: WorkspaceId, query: EraseQ
         )
     if not await upkeep.erase(shard, workspace_id):
         raise _none(workspace_id)
+    call.told.everywhere = True
     return WorkspaceErased(workspace_id=workspace_id)
 
 
-@noun.operation("POST", "/{workspace_id}/pause", errors=(NotFound,))
+@noun.operation("POST", "/{workspace_id}/pause", scope="operate", errors=(NotFound,))
 async def pause_workspace(
     shard: Shard, workspace_id: WorkspaceId, body: WorkspacePauseInput | None
 ) -> WorkspacePaused:
@@ -275,7 +285,7 @@ async def pause_workspace(
     return await _held(shard, workspace_id, changed)
 
 
-@noun.operation("POST", "/{workspace_id}/resume", errors=(NotFound,))
+@noun.operation("POST", "/{workspace_id}/resume", scope="operate", errors=(NotFound,))
 async def resume_workspace(shard: Shard, workspace_id: WorkspaceId) -> WorkspacePaused:
     """Resume a workspace; slots from now on are due."""
     return await _held(shard, workspace_id, await holds.resume_workspace(shard, workspace_id))
@@ -286,6 +296,14 @@ async def _held(shard: Shard, workspace: str, changed: bool | None) -> Workspace
     if changed is None or found is None:
         raise _none(workspace)
     return WorkspacePaused(workspace_id=workspace, changed=changed, pause=shown_pause(found.pause))
+
+
+def _tell(call: Call, before: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Tell the audit which settings became what."""
+    changed = [name for name, value in given.items() if value != before[name]]
+    call.told.nothing = not changed and call.status != 201
+    call.told.before = {name: before[name] for name in changed}
+    call.told.after = {name: given[name] for name in changed}
 
 
 def _known(workspace: str, shown: WorkspaceShown | None) -> WorkspaceShown:

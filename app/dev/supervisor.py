@@ -181,6 +181,7 @@ class Supervisor:
             "PORT": str(self._port),
             "CRONSPACE_HOST": _HOST,
             "CRONSPACE_ECHO": "1",
+            "CRONSPACE_AUTH": "none",  # and only on loopback
             "CRONSPACE_EGRESS_ALLOW": "*",  # what is tried out is on this machine, or beside it
             "CRONSPACE_GRACE_SECONDS": f"{min(self._settings.grace_seconds, _WORKER_GRACE_SECONDS):g}",
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -92,11 +92,19 @@ async def _configure(shard: Shard, workspace: str, changes: Mapping[str, Any], c
     return cast(bytes, status).decode()
 
 
-async def page(shard: Shard, after: str = "", limit: int = 100) -> tuple[list[Workspace], str | None]:
-    """Workspaces in the order of their ids, and after which the next page begins."""
-    start = f"({after}" if after else "-"
-    ids = await shard.redis.zrangebylex(shard.keys.workspaces, start, "+", 0, limit + 1)
-    names = [id_.decode() for id_ in ids]
+async def page(
+    shard: Shard, after: str = "", limit: int = 100, *, only: Collection[str] | None = None
+) -> tuple[list[Workspace], str | None]:
+    """Workspaces in the order of their ids, and after which the next page begins.
+
+    With ``only`` just those of them that there are; a page may then have fewer than ``limit``.
+    """
+    if only is None:
+        start = f"({after}" if after else "-"
+        ids = await shard.redis.zrangebylex(shard.keys.workspaces, start, "+", 0, limit + 1)
+        names = [id_.decode() for id_ in ids]
+    else:
+        names = sorted(name for name in only if name > after)[: limit + 1]
     found = [one for one in await _load(shard, names[:limit]) if one is not None]
     return found, names[limit - 1] if len(names) > limit else None
 
