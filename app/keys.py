@@ -85,6 +85,7 @@ class Keys:
         ``retried``      HASH: dead letter → the execution that retried it
         ``succeeded`` …  ZSET per final state: finished execution → when it finished, ms
         ``day:N``        HASH: trigger:what → count, for the UTC day N; :what of all triggers
+        ``recent``       STRING: durations and latenesses that are not yet in the timings (packed)
         ``timings:N``    HASH: trigger (empty: all) → durations and latenesses of the UTC day N (packed)
         ``audit``        STREAM: changes, the last ones (see ``app/store/audit.py``)
         ``idempotency:K``  STRING: what a call with an idempotency key asked for, and its reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 Origin = tuple[bool, str, int]  # TLS, host, port
@@ -32,10 +33,7 @@ def parse_target(url: str) -> tuple[Origin, str, str]:
         secure, host, port, rest = _parse_slowly(url)
     if port is not None and not 1 <= int(port) <= 65535:
         raise ValueError("a port is a number from 1 to 65535")
-    if len(host) > 253 or any(not 0 < len(label) < 64 for label in host.rstrip(".").split(".")):
-        raise ValueError(f"{host!r} is not the name of a host")
-    if host.rstrip(".").rpartition(".")[2][:1].isdigit():
-        host = _written_out(host)
+    host = _usual_form(host)
     shown = f"[{host}]" if ":" in host else host
     header = shown if port is None else f"{shown}:{port}"
     path = rest if rest.startswith("/") else f"/{rest}"
@@ -72,6 +70,14 @@ def _parse_slowly(url: str) -> tuple[bool, str, str | None, str]:
         None if parsed.port is None else str(parsed.port),
         (parsed.raw_path.decode("ascii")),
     )
+
+
+@lru_cache(maxsize=4096)
+def _usual_form(host: str) -> str:
+    if len(host) > 253 or any(not 0 < len(label) < 64 for label in host.rstrip(".").split(".")):
+        raise ValueError(f"{host!r} is not the name of a host")
+    ends_in_number = host.rstrip(".").rpartition(".")[2][:1].isdigit()
+    return _written_out(host) if ends_in_number else host
 
 
 def _written_out(host: str) -> str:

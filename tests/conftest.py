@@ -17,10 +17,12 @@ from typing import Any
 
 import hypothesis
 import pytest
+import redis
 
 from app.config import Settings
 from app.store import Shard, connect
 
+DATABASES = 512  # of a server
 LOOPBACK = "127.0.0.0/8"  # where the tests' targets are: CRONSPACE_EGRESS_ALLOW
 
 # The same examples in each run, unless more of them are asked for (see strategies.py): what fails in a plain
@@ -47,7 +49,7 @@ class RedisServer:
     """A Redis server on a unix socket in a folder of its own."""
 
     def __init__(self, binary: str, *options: str) -> None:
-        self._command = [binary, "--port", "0", "--databases", "512", *options]
+        self._command = [binary, "--port", "0", "--databases", str(DATABASES), *options]
         self.folder = tempfile.mkdtemp(prefix="cs-")
         self.socket = f"{self.folder}/s"
         self.process: subprocess.Popen[bytes] | None = None
@@ -100,7 +102,12 @@ _databases = itertools.count()
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
     """An empty database of the test's own."""
-    return redis_server.url(next(_databases) % 512)
+    number = next(_databases)
+    url = redis_server.url(number % DATABASES)
+    if number >= DATABASES:  # an earlier test had it
+        with redis.Redis.from_url(url) as client:
+            client.flushdb()
+    return url
 
 
 class Clock:

@@ -6,6 +6,7 @@ kept. Days are UTC days, counted from the epoch; a slot belongs to its own day.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import cast
 
@@ -53,12 +54,7 @@ async def day_counts(shard: Shard, workspace: str, day: int) -> dict[str, Counte
 async def days(shard: Shard, workspace: str, trigger: str, wanted: Sequence[int]) -> list[Day]:
     """What was counted and timed on days, of a trigger or (with the id ``""``) of all; empty days too."""
     of = shard.keys.of
-    recent: dict[int, list[tuple[int, int]]] = {}  # not yet in the timings: see store/lua/_end.lua
-    if trigger:
-        stored = await reply(shard.redis.hget(of(workspace, "last"), trigger))
-        for slot in unpack_last_slots(cast(bytes, stored or b"")):
-            if slot.state in (State.SUCCEEDED, State.FAILED):
-                recent.setdefault(day_of(slot.slot), []).append((slot.duration, slot.lateness))
+    recent = await _recent(shard, workspace, trigger)
     names = [f"{trigger}:{what}" for what in _ALL_WHATS]  # a day's hash holds those of every trigger
     async with shard.redis.pipeline(transaction=False) as pipe:
         for day in wanted:
@@ -73,6 +69,22 @@ async def days(shard: Shard, workspace: str, trigger: str, wanted: Sequence[int]
         }
         timings = [unpack_timings(packed)] if packed else []
         found.append(Day(day, counts, merge([*timings, timings_of(recent.get(day, []))])))
+    return found
+
+
+async def _recent(shard: Shard, workspace: str, trigger: str) -> dict[int, list[tuple[int, int]]]:
+    """Durations and latenesses by day that are not yet in the timings: see store/lua/_end.lua, _count.lua."""
+    of = shard.keys.of
+    found: dict[int, list[tuple[int, int]]] = {}
+    if trigger:
+        stored = cast(bytes, await reply(shard.redis.hget(of(workspace, "last"), trigger)) or b"")
+        for last in unpack_last_slots(stored):
+            if last.state in (State.SUCCEEDED, State.FAILED):
+                found.setdefault(day_of(last.slot), []).append((last.duration, last.lateness))
+    else:
+        packed = await shard.redis.get(of(workspace, "recent")) or b""
+        for high, low, duration, lateness in struct.iter_unpack(">HIII", packed):
+            found.setdefault(day_of((high << 32) + low), []).append((duration, lateness))
     return found
 
 

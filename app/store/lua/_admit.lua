@@ -12,20 +12,21 @@ local function use_policy(packed)
   }
 end
 
--- The policy of a workspace: the deployment's but for what it sets itself; read once a call.
+-- The policy of a workspace: the deployment's but for what it sets itself, with its pauses; read once a call.
 local policies = {}
 
 local function policy_of(workspace)
   local own = policies[workspace]
   if not own then
     local set = redis.call('HMGET', of(workspace, 'meta'), 'max_concurrency', 'keep_succeeded', 'keep_failed',
-      'keep_succeeded_seconds')
+      'keep_succeeded_seconds', 'paused', 'spans')
     local kept = tonumber(set[2] or policy.keep_succeeded)
     own = {
       max_concurrency = tonumber(set[1] or policy.max_concurrency),
       keep_ms = set[4] and tonumber(set[4]) * 1000 or policy.keep_ms,
       succeeded = kept, cancelled = kept, skipped = kept, missed = kept,
       failed = tonumber(set[3] or policy.keep_failed),
+      paused = set[5], spans = set[6] and try_unpack(set[6]) or nil,
     }
     policies[workspace] = own
   end

@@ -137,9 +137,11 @@ local function end_execution(id, job, state, reason, attempts, definition)
     end
   end
   if state == 'succeeded' or state == 'failed' then
-    time(workspace, '', own and now or slot, bounded(duration), not own and bounded(late))
     if own then
+      time(workspace, '', now, bounded(duration), false)
       time(workspace, trigger, now, bounded(duration), false)
+    else
+      note_recent(workspace, slot, bounded(duration), bounded(late))
     end
   end
   if state == 'failed' then

@@ -32,7 +32,8 @@ local now_text = whole(now)
 -- What one workspace's slots do to its keys is gathered here and written with few commands.
 local function fire_workspace(workspace, share)
   local own_due = of(workspace, 'due')
-  if redis.call('HEXISTS', of(workspace, 'meta'), 'paused') == 1 then
+  local own_policy = policy_of(workspace)
+  if own_policy.paused then
     return
   end
   local picked = redis.call('ZRANGEBYSCORE', own_due, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, share)
@@ -45,8 +46,7 @@ local function fire_workspace(workspace, share)
     triggers[#triggers + 1] = picked[index]
   end
   local states = redis.call('HMGET', of(workspace, 'states'), unpack(triggers))
-  local limit = policy_of(workspace).max_concurrency
-  local spans = try_unpack(redis.call('HGET', of(workspace, 'meta'), 'spans'))
+  local limit, spans = own_policy.max_concurrency, own_policy.spans
   local admitted_count = redis.call('ZCARD', of(workspace, 'admitted'))
   local backlog_count = redis.call('ZCARD', of(workspace, 'backlog'))
   local new_states, new_due, dry, admitted, backlog = {}, {}, {}, {}, {}
