@@ -25,6 +25,8 @@ if only == '' then
   note_pulse(lease)
 end
 
+local WORKSPACES_AT_ONCE = 16 -- each has its cost; the next call takes the others
+
 local made, handled, ran_dry = 0, 0, {}
 local jobs, queued = {}, {}
 local now_text = whole(now)
@@ -198,7 +200,7 @@ end
 
 local workspaces = { only }
 if only == '' then
-  workspaces = redis.call('ZRANGEBYSCORE', due_key, '-inf', now_text, 'LIMIT', 0, 64)
+  workspaces = redis.call('ZRANGEBYSCORE', due_key, '-inf', now_text, 'LIMIT', 0, WORKSPACES_AT_ONCE)
 end
 local share = math.max(1, math.floor(budget / math.max(1, #workspaces)))
 for _, workspace in ipairs(workspaces) do
