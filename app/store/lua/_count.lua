@@ -1,6 +1,5 @@
--- Counters and timings of UTC days: gathered during a call, and written once by flush_counts, with which
--- every script that includes this ends. A trigger's field begins with its id, the workspace's with nothing.
--- Needs _keys.lua and _admit.lua.
+-- Counters and timings of UTC days: gathered during a call, and written once, by flush_counts. A trigger's
+-- field begins with its id, the workspace's with nothing. Needs _keys.lua and _admit.lua.
 
 local counted, timed, appended = {}, {}, {}
 

@@ -90,16 +90,43 @@ local function forget_finished(workspace, state, id)
   end
 end
 
+-- What an end brings with it for its workspace is done once a call, by settle_call: retention and places.
+local trims, freed = {}, {} -- workspace → final states that have grown; workspaces with places to fill
+
+local function note_end(workspace, state, is_place_free)
+  trims[workspace] = trims[workspace] or {}
+  trims[workspace][state] = true
+  if is_place_free then
+    freed[workspace] = true
+  end
+end
+
+local TRIMMED_AT_ONCE = 1000 -- more than a call ends
+
 -- Remove the oldest of a final state beyond its number.
 local function trim_number(workspace, state)
   local key = of(workspace, state)
   local excess = redis.call('ZCARD', key) - policy_of(workspace)[state]
   if excess > 0 then
-    local old = redis.call('ZPOPMIN', key, math.min(excess, 100))
+    local old = redis.call('ZPOPMIN', key, math.min(excess, TRIMMED_AT_ONCE))
     for index = 1, #old, 2 do
       forget_finished(workspace, state, old[index])
     end
   end
+end
+
+-- Every script that includes this ends with it: it writes what was gathered.
+local function settle_call()
+  for workspace, states in pairs(trims) do
+    for state in pairs(states) do
+      trim_number(workspace, state)
+    end
+    redis.call('ZADD', trims_key, 'NX', whole(now + policy_of(workspace).keep_ms), workspace)
+  end
+  for workspace in pairs(freed) do
+    admit_next(workspace)
+  end
+  flush_counts()
 end
 
 -- End an execution. `attempts` are all its attempts, `job` its unpacked arq job; an execution that never
@@ -125,7 +152,6 @@ local function end_execution(id, job, state, reason, attempts, definition)
   end
   redis.call('SET', result_key(id), pack_result(id, job.a, job.et, started, state, reason, attempts))
   redis.call('ZADD', of(workspace, state), whole(now), id)
-  redis.call('ZADD', trims_key, 'NX', whole(now + policy_of(workspace).keep_ms), workspace)
   local what = reason == '' and state or state .. ':' .. reason
   if own then
     count(workspace, trigger, now, 'unscheduled:' .. what)
@@ -159,13 +185,10 @@ local function end_execution(id, job, state, reason, attempts, definition)
     and redis.call('HGET', of(workspace, 'retried'), letter) == id then
     redis.call('HDEL', of(workspace, 'retried'), letter)
   end
-  trim_number(workspace, state)
   if marked(job.a, 'l') then
     leave_line(workspace, trigger, id)
   end
-  if held == 1 then
-    admit_next(workspace)
-  end
+  note_end(workspace, state, held == 1)
 end
 
 -- The attempts of an open execution, with the one that its owner's key tells of ended as `kind`.
@@ -208,7 +231,7 @@ local function drop_unreadable(id)
   end
   leave_line(workspace, trigger, id)
   if held == 1 then
-    admit_next(workspace)
+    freed[workspace] = true
   end
 end
 

@@ -25,5 +25,5 @@ for index = FIRST_ID, #ARGV do
   end
   reply[#reply + 1] = became
 end
-flush_counts()
+settle_call()
 return reply

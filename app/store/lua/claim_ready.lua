@@ -179,7 +179,7 @@ elseif limit > 0 then
   redis.call('SET', saved_key, cmsgpack.pack({ number, taken }), 'PX', math.ceil(lease))
 end
 
-flush_counts()
+settle_call()
 local first = redis.call('ZRANGE', queue_key, 0, 0, 'WITHSCORES')
 reply[2] = tonumber(first[2] or -1)
 return reply

@@ -27,7 +27,7 @@ if part == 'pauses' or part == 'exceptions' or part == 'last' then
       redis.call('HDEL', of(workspace, part), page[2][index])
     end
   end
-  flush_counts()
+  settle_call()
   if part == 'last' and page[1] == '0' and redis.call('ZSCORE', clears_key, workspace) == taken_until then
     redis.call('ZREM', clears_key, workspace)
   end
@@ -50,7 +50,7 @@ for _, id in ipairs(ids) do
     end
   end
 end
-flush_counts()
+settle_call()
 if #ids < limit then
   return { 'done', ended }
 end

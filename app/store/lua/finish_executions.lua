@@ -64,7 +64,7 @@ local function finish(definition, id, token, what, delay, attempt, gone)
   redis.call('SET', job_key(id), pack_job(#attempts, job.a, attempts, job.et))
   redis.call('ZADD', of(workspace, 'waiting'), whole(job.et), id)
   redis.call('ZADD', queue_key, whole(now + delay), tag .. id)
-  admit_next(workspace)
+  freed[workspace] = true
   return 'retrying'
 end
 
@@ -73,5 +73,5 @@ for index, outcome in ipairs(outcomes) do
   local definition = ARGV[FIRST_DEFINITION + index - 1]
   reply[index] = finish(definition, unpack(outcome))
 end
-flush_counts()
+settle_call()
 return reply

@@ -218,6 +218,6 @@ end
 if made > 0 then
   redis.call('PUBLISH', wake_channel, 'fired')
 end
-flush_counts()
+settle_call()
 local first = redis.call('ZRANGE', due_key, 0, 0, 'WITHSCORES')
 return { made, handled, now, tonumber(first[2] or -1), ran_dry }

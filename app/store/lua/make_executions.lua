@@ -65,6 +65,6 @@ local answer = cmsgpack.pack(made)
 if idempotency ~= '' and #made > 0 then
   redis.call('SET', idempotency_key, cmsgpack.pack({ asked, answer, created }), 'PX', KEPT_MS)
 end
-flush_counts()
+settle_call()
 redis.call('PUBLISH', wake_channel, 'fired')
 return { 'made', answer }

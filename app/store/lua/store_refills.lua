@@ -94,5 +94,5 @@ local stored = 0
 for _, refill in ipairs(refills) do
   stored = stored + store(unpack(refill))
 end
-flush_counts()
+settle_call()
 return stored
