@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from app.egress import parse_ports, parse_rules
 from app.errors import ConfigError
+from app.sealing import parse_keys
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -45,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit_key: Count = 0
     rate_limit_workspace: Count = 0
     keep_audit: Positive = 10_000
+    encryption_keys: str = ""
 
     max_jobs: Positive = 100
     max_concurrency: Count = 10
@@ -154,6 +156,12 @@ HELP: dict[str, tuple[str, str]] = {
         "CRONSPACE_KEEP_AUDIT",
         "How many changes the audit of a workspace keeps, and that of what belongs to none; about",
     ),
+    "encryption_keys": (
+        "CRONSPACE_ENCRYPTION_KEYS",
+        "Keys, comma-separated, each base64 of 32 random bytes, such as from `openssl rand -base64 32`: the"
+        " first encrypts URLs, header values, payloads and secrets in Redis, all decrypt. Empty: they are"
+        " stored as they are",
+    ),
     "max_jobs": ("CRONSPACE_MAX_JOBS", "Requests at once in one worker"),
     "max_concurrency": (
         "CRONSPACE_MAX_CONCURRENCY",
@@ -261,6 +269,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         ("egress_allow", parse_rules),
         ("egress_deny", parse_rules),
         ("egress_ports", parse_ports),
+        ("encryption_keys", parse_keys),
     ):
         try:
             parse(getattr(settings, name))

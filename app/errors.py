@@ -4,6 +4,7 @@ CronspaceError
 ├── InvalidSchedule        an expression or a zone that can't be used
 ├── ConfigError            a setting that can't be used: one line for the person who starts the process
 ├── DevError               `cronspace dev` can't start: one line, too
+├── SealError              a stored value that can't be decrypted
 └── ApiError               carries an HTTP status and a stable code
     ├── InvalidRequest     400, with one entry per fault
     ├── Unauthorized       401, who calls is not known
@@ -49,6 +50,10 @@ class ConfigError(CronspaceError):
 
 class DevError(CronspaceError):
     """``cronspace dev`` can't start; the message is the one line to print."""
+
+
+class SealError(CronspaceError):
+    """A stored value that none of the encryption keys opens; the message does not repeat it."""
 
 
 class Fault(msgspec.Struct, frozen=True, order=True):

@@ -21,6 +21,7 @@ from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
 from app.config import Settings
 from app.errors import ConfigError
 from app.keys import Keys
+from app.sealing import Sealer, parse_keys
 
 _INCLUDE = re.compile(r"^--#include (\w+)\n", re.MULTILINE)
 
@@ -75,6 +76,7 @@ class Shard:
         self.redis = redis
         self.settings = settings
         self.keys = Keys(number)
+        self.sealer = Sealer(parse_keys(settings.encryption_keys))
         self._now = now
         self._taker, self._takes = uuid.uuid4().hex[:12], 0
         self._scripts: dict[str, AsyncScript] = {}
