@@ -39,7 +39,6 @@ elseif idempotency ~= '' then
   end
 end
 
-local made = {}
 for index, entry in ipairs(entries) do
   local id, trigger, slot, marks, letter = unpack(entry)
   local request = ARGV[FIRST_REQUEST + index - 1]
@@ -57,14 +56,17 @@ for index, entry in ipairs(entries) do
     local takes_part = state and state[RULES] and state[RULES].overlap
     open_execution(id, args, overlap == 'allow' and takes_part and 'beside' or overlap, 0, now)
   end
-  if redis.call('EXISTS', job_key(id), result_key(id)) > 0 then
-    made[#made + 1] = id
+end
+settle_call()
+local made = {}
+for _, entry in ipairs(entries) do
+  if redis.call('EXISTS', job_key(entry[1]), result_key(entry[1])) > 0 then
+    made[#made + 1] = entry[1]
   end
 end
 local answer = cmsgpack.pack(made)
 if idempotency ~= '' and #made > 0 then
   redis.call('SET', idempotency_key, cmsgpack.pack({ asked, answer, created }), 'PX', KEPT_MS)
 end
-settle_call()
 redis.call('PUBLISH', wake_channel, 'fired')
 return { 'made', answer }
