@@ -19,11 +19,17 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
+SENTINEL_SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://", *SENTINEL_SCHEMES)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings with their defaults; :data:`HELP` names and explains each."""
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     redis_ca_file: str = ""
+    wait_replicas: Count = 0
+    wait_replicas_seconds: Annotated[float, Meta(gt=0, le=4)] = 1.0
     host: str = "127.0.0.1"
     port: Port = 3000
     log_level: str = "INFO"
@@ -86,11 +92,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 HELP: dict[str, tuple[str, str]] = {
     "redis_url": (
         "REDIS_URL",
-        "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, or unix:///path?db=0",
+        "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, unix:///path?db=0, or by Sentinel"
+        " redis+sentinel://[user:password@]host1:26379,host2:26379/mymaster/db, rediss+sentinel://… with TLS;"
+        " there ?sentinel_username=…&sentinel_password=… are for the sentinels themselves",
     ),
     "redis_ca_file": (
         "CRONSPACE_REDIS_CA_FILE",
         "File of CA certificates for rediss://; empty: the system's",
+    ),
+    "wait_replicas": (
+        "CRONSPACE_WAIT_REPLICAS",
+        "Replicas of Redis that have to have a change before the API acknowledges it; 0: none has to",
+    ),
+    "wait_replicas_seconds": (
+        "CRONSPACE_WAIT_REPLICAS_SECONDS",
+        "How long they are waited for; then the answer is 503, stored but not confirmed",
     ),
     "host": ("CRONSPACE_HOST", "Address that the API listens on; 0.0.0.0 for all"),
     "port": ("PORT", "Port of the API; 0 takes a free one"),
@@ -263,8 +279,8 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         if getattr(settings, name) not in choices:
             shown = " or ".join(filter(None, choices))
             raise ConfigError(f"{HELP[name][0]} is {getattr(settings, name)!r}: use {shown}")
-    if not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
-        raise ConfigError("REDIS_URL must begin with redis://, rediss:// or unix://")
+    if not settings.redis_url.startswith(REDIS_SCHEMES):
+        raise ConfigError(f"REDIS_URL must begin with one of {', '.join(REDIS_SCHEMES)}")
     for name, parse in (
         ("egress_allow", parse_rules),
         ("egress_deny", parse_rules),

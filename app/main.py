@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -37,7 +38,9 @@ from app.auth.rules import check
 from app.config import Settings, load_settings
 from app.errors import ConfigError
 from app.logs import set_up_logging
+from app.loops import Loop
 from app.store import Shard, connect
+from app.store.replicas import Replicas
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +71,16 @@ def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
     Where ``settings`` leave authentication undecided it is off: only :func:`run` insists on a choice.
     """
     used = shard or Shard(connect(settings), settings)
+    replicas = Replicas(used)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
+        watching = asyncio.create_task(Loop("watcher", replicas.watch).run())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
         if shard is None:
             await used.redis.aclose()
 
@@ -80,6 +89,7 @@ def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
     app.state.shard = used
+    app.state.replicas = replicas
     app.state.gate = Gate(settings, used)
     return app
 

@@ -46,7 +46,16 @@ from app.api.auth import Gate
 from app.api.reading import Body, Field, Fields
 from app.auth.callers import ANYBODY
 from app.auth.callers import Scope as CallerScope
-from app.errors import ApiError, BodyTooLarge, Fault, InvalidRequest, MethodNotAllowed, StoreUnavailable
+from app.errors import (
+    ApiError,
+    BodyTooLarge,
+    Fault,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotConfirmed,
+    StoreUnavailable,
+)
+from app.store.replicas import Replicas
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[msgspec.Struct]])
 
@@ -95,6 +104,11 @@ class Operation:
     answer_headers: Mapping[str, str]  # name → description
     errors: tuple[type[ApiError], ...]
 
+    @property
+    def changes(self) -> bool:
+        """Whether what is stored may be another afterwards."""
+        return self.method != "GET" and "shard" in self.takes
+
     async def answer_to(self, request: Request) -> Response:
         """Read the request, let the handler do it, encode the answer; raises :class:`ApiError`."""
         gate: Gate = request.app.state.gate
@@ -108,6 +122,9 @@ class Operation:
             given["call"] = call
         if self.body is not None:
             given["body"] = await self._read_body(request)
+        wanted = request.app.state.shard.settings.wait_replicas if self.changes else 0
+        replicas: Replicas = request.app.state.replicas
+        since = await replicas.history() if wanted else ""
         answer = await self.handler(**given)
         if self.method != "GET":
             address = gate.address_of(request)
@@ -120,6 +137,10 @@ class Operation:
                 call.told,
                 answer,
             )
+        if wanted and not getattr(answer, "dry_run", False):
+            cause = await replicas.confirm(since, wanted)
+            if cause:
+                raise NotConfirmed(cause)
         content = _encode(answer)
         return Response(content, call.status, call.headers, media_type="application/json")
 
@@ -187,7 +208,7 @@ class Noun:
                 handler=handler,
                 statuses=(status,) if isinstance(status, int) else status,
                 answer_headers=headers or {},
-                errors=_errors(declared, errors),
+                errors=_errors(method, declared, errors),
                 **declared,
             )
             self.operations.append(operation)
@@ -221,13 +242,15 @@ def _declared(handler: Callable[..., Any], path: str, body: type[msgspec.Struct]
     }
 
 
-def _errors(declared: dict[str, Any], raised: tuple[type[ApiError], ...]) -> tuple[type[ApiError], ...]:
+def _errors(
+    method: str, declared: dict[str, Any], raised: tuple[type[ApiError], ...]
+) -> tuple[type[ApiError], ...]:
     """The errors that can be met: a query can always be wrong, the rest follows from what is taken."""
     found: list[type[ApiError]] = [InvalidRequest, *raised]
     if declared["body"] is not None:
         found.append(BodyTooLarge)
     if "shard" in declared["takes"]:
-        found.append(StoreUnavailable)
+        found += [StoreUnavailable] if method == "GET" else [StoreUnavailable, NotConfirmed]
     return tuple(in_order(found))
 
 
