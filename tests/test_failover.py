@@ -68,7 +68,7 @@ async def test_after_a_sentinel_failover_everything_goes_on_by_itself(undo: Exit
             assert servers.primary is not first
             await eventually(lambda: now.pubsub_numsub(shard.keys.wake)[0][1] == 1)
         await worker.record_health()
-        loops = (worker.ticker, worker.claimer, worker.finisher, worker.renewer, worker.listener)
+        loops = (worker.ticker, worker.claimer, worker.finisher, worker.renewer)
         await eventually(lambda: not any(loop.failures for loop in loops))
     await shard.redis.aclose()
 
@@ -112,8 +112,8 @@ async def test_what_too_few_replicas_have_is_stored_and_not_confirmed(undo: Exit
         again = await ok(client.put(path, json=two))
         assert again["changes"]["unchanged"] == 2
         servers.servers[0].kill()
-        servers.promote(1)
         servers.servers[2].signal(signal.SIGCONT)
+        servers.promote(1)
     survivor = shard_at(f"redis://127.0.0.1:{servers.servers[1].port}/0")
     async with client_of(survivor) as client:
         assert (await ok(client.get(path)))["count"] == 2
@@ -123,7 +123,7 @@ async def test_what_too_few_replicas_have_is_stored_and_not_confirmed(undo: Exit
 
 CALLS = {
     "replace_triggers": ("POST", "/triggers", SET),
-    "create_trigger": ("POST", "/trigger", {**SET["triggers"][0], "id": "new"}),
+    "create_trigger": ("POST", "/triggers/new", {**SET["triggers"][0], "id": "new"}),
     "patch_trigger": ("PATCH", "/triggers/t", {"name": "x"}),
     "run_trigger": ("POST", "/triggers/t/run", None),
     "pause_trigger": ("POST", "/triggers/t/pause", {}),
