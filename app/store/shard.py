@@ -13,7 +13,9 @@ from weakref import WeakValueDictionary
 
 import msgspec
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.commands.core import AsyncScript
+from redis.exceptions import ResponseError
 
 from app.config import Settings
 from app.keys import Keys
@@ -78,6 +80,24 @@ class Shard:
             script = self._scripts[name] = self.redis.register_script(script_source(name))
         now = "" if self._now is None else self._now()
         return await script(keys=[self.keys.root, *keys], args=[now, *args], client=client)
+
+    async def read_together(self, pipe: Pipeline) -> list[Any]:
+        """The replies to reads, all from one moment. Under maxmemory Redis refuses transactions, even of
+        reads: then a script makes them, which costs Redis more.
+        """
+        commands = list(pipe.command_stack)
+        try:
+            return await pipe.execute()
+        except ResponseError as error:
+            if "maxmemory" not in str(error):
+                raise
+        replies = await self.run("read_together", pack([args for args, _ in commands]))
+        parsed = []
+        for one, (args, options) in zip(replies, commands, strict=True):
+            parse = self.redis.response_callbacks.get(args[0])
+            told = {name: value for name, value in options.items() if name != "keys"}  # for its cache
+            parsed.append(one if parse is None or one is None else parse(one, **told))
+        return parsed
 
     def turn(self, workspace: str) -> asyncio.Lock:
         """Changes of a workspace's set take turns in this process; compare-and-set is for the others."""
