@@ -14,9 +14,10 @@ import httpx
 import pytest
 from calls import ok
 from conftest import LOOPBACK, eventually
-from helpers import Target
+from helpers import OK, Target
 from hypothesis import given
 from hypothesis import strategies as st
+from redis_cluster import RedisCluster
 
 from app.config import Settings, load_settings, parse_numbers
 from app.errors import ConfigError, WrongDeployment
@@ -216,3 +217,47 @@ async def test_a_later_format_is_refused(redis_url: str) -> None:
             await shards.verify()
     finally:
         await shards.aclose()
+
+
+@pytest.mark.xdist_group("cluster")
+async def test_the_whole_product_runs_on_a_cluster_through_a_failover() -> None:
+    def answer(request: Any, writer: asyncio.StreamWriter) -> None:
+        first = request.headers["cronspace-attempt"] == "1" and request.path == "/retried"
+        writer.write(b"HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n" if first else OK)
+
+    with RedisCluster() as cluster:
+        settings = settings_of(cluster.url, 6)
+        async with Target(answer).running() as target, product(settings) as (client, shards):
+            for name in NAMES:
+                await ok(
+                    client.post(
+                        f"/api/workspaces/{name}/triggers", json=one_trigger(target, name, EVERY_SECOND)
+                    )
+                )
+            await ok(
+                client.post("/api/workspaces/again/triggers", json=one_trigger(target, "retried", RARELY))
+            )
+            assert len({cluster.owner_of(shard.keys.root) for shard in shards}) == 3
+
+            def arrived(since: int) -> set[str]:
+                return {one.path for one in target.received[since:]} & {f"/{name}" for name in NAMES}
+
+            await eventually(lambda: len(arrived(0)) == len(NAMES))
+            run = await ok(client.post("/api/workspaces/again/triggers/t/run"), 202)
+            path = f"/api/workspaces/again/executions/{run['execution_id']}"
+
+            async def succeeded() -> bool:
+                return (await ok(client.get(path)))["execution"]["state"] == "succeeded"
+
+            await eventually(succeeded)
+            assert len((await ok(client.get(path)))["execution"]["attempts"]) == 2
+
+            lost = cluster.owner_of(shards.of(NAMES[0]).keys.root)
+            lost.kill()
+            before = len(target.received)
+            await eventually(lambda: len(arrived(before)) == len(NAMES), 30)
+            assert cluster.owner_of(shards.of(NAMES[0]).keys.root) is not lost
+            for name in NAMES:
+                await ok(client.post(f"/api/workspaces/{name}/triggers", json={"triggers": []}))
+            stats = await ok(client.get("/api/stats"))
+            assert (stats["workspaces"], stats["triggers"]["total"]) == (len(NAMES) + 1, 1)
