@@ -19,8 +19,10 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
-SENTINEL_SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://", *SENTINEL_SCHEMES)
+REDIS_SCHEMES = (
+    *("redis://", "rediss://", "unix://"),
+    *("redis+cluster://", "rediss+cluster://", "redis+sentinel://", "rediss+sentinel://"),
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_ca_file: str = ""
     wait_replicas: Count = 0
     wait_replicas_seconds: Annotated[float, Meta(gt=0, le=4)] = 1.0
+    shards: Annotated[int, Meta(ge=1, le=1024)] = 1
+    worker_shards: str = ""
     host: str = "127.0.0.1"
     port: Port = 3000
     log_level: str = "INFO"
@@ -92,9 +96,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 HELP: dict[str, tuple[str, str]] = {
     "redis_url": (
         "REDIS_URL",
-        "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, unix:///path?db=0, or by Sentinel"
-        " redis+sentinel://[user:password@]host1:26379,host2:26379/mymaster/db, rediss+sentinel://… with TLS;"
-        " there ?sentinel_username=…&sentinel_password=… are for the sentinels themselves",
+        "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, or unix:///path?db=0; a Redis"
+        " Cluster by some of its nodes: redis+cluster://[user:password@]host:port,host:port; by Sentinel:"
+        " redis+sentinel://[user:password@]host:port,host:port/mymaster/db, where sentinels that ask for"
+        " credentials get ?sentinel_username=…&sentinel_password=…. With rediss+… all of it has TLS",
     ),
     "redis_ca_file": (
         "CRONSPACE_REDIS_CA_FILE",
@@ -107,6 +112,15 @@ HELP: dict[str, tuple[str, str]] = {
     "wait_replicas_seconds": (
         "CRONSPACE_WAIT_REPLICAS_SECONDS",
         "How long they are waited for; then the answer is 503, stored but not confirmed",
+    ),
+    "shards": (
+        "CRONSPACE_SHARDS",
+        "Shards that workspaces are spread over, each with a hash tag of its own; the same in every process."
+        " `cronspace reshard` changes it where workspaces are stored",
+    ),
+    "worker_shards": (
+        "CRONSPACE_WORKER_SHARDS",
+        "Shards that a worker serves, such as 0-3,7; empty: all",
     ),
     "host": ("CRONSPACE_HOST", "Address that the API listens on; 0.0.0.0 for all"),
     "port": ("PORT", "Port of the API; 0 takes a free one"),
@@ -286,6 +300,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         ("egress_deny", parse_rules),
         ("egress_ports", parse_ports),
         ("encryption_keys", parse_keys),
+        ("worker_shards", lambda text: parse_numbers(text, settings.shards)),
     ):
         try:
             parse(getattr(settings, name))
@@ -296,6 +311,21 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
 
 # Set for the client commands; not settings of the product.
 RESERVED = frozenset({"CRONSPACE_URL", "CRONSPACE_KEY"})
+
+
+def parse_numbers(text: str, size: int) -> list[int]:
+    """The shards of ``CRONSPACE_WORKER_SHARDS``, ascending: those named, or all; raises ``ValueError``."""
+    found: set[int] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        first, dash, last = part.partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+            raise ValueError(f"{part!r} is neither a number nor a range such as 0-3")
+        found.update(range(int(first), min(int(last or first), size) + 1))
+    if outside := [number for number in found if number >= size]:
+        raise ValueError(
+            f"there is no shard {min(outside)}: CRONSPACE_SHARDS is {size}, and they count from 0"
+        )
+    return sorted(found) or list(range(size))
 
 
 def _read(env: str, text: str, hint: Any) -> Any:

@@ -15,7 +15,8 @@ The handler's parameters say what it takes:
 * ``query``, ``headers``: a Struct of the parameters; ``if_match`` is the header ``If-Match``
 * ``body``: a Struct, or ``Struct | None`` where the body may be left out; or ``bytes`` for a body that the
   handler parses itself, and then ``operation(body=…)`` names the type for the document
-* ``shard``: the store; only an operation that takes it can answer 503, where authentication is off
+* ``shard``: the store of the path's workspace; ``shards``: of all. Only an operation that takes one of them
+  can answer 503, where authentication is off
 * ``call``: the rest of the request and who calls, the answer's status and headers, what the audit tells
 
 ``scope`` is what a caller has to have (see ``app/auth/callers.py``). Left out it is ``read`` for a GET and
@@ -55,11 +56,11 @@ from app.errors import (
     NotConfirmed,
     StoreUnavailable,
 )
-from app.store.replicas import Replicas
+from app.store import Shards
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[msgspec.Struct]])
 
-_SPECIAL = ("shard", "call", "query", "headers", "body")
+_SPECIAL = ("shard", "shards", "call", "query", "headers", "body")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -105,9 +106,14 @@ class Operation:
     errors: tuple[type[ApiError], ...]
 
     @property
+    def uses_store(self) -> bool:
+        """Whether the handler asks Redis."""
+        return not self.takes.isdisjoint(("shard", "shards"))
+
+    @property
     def changes(self) -> bool:
         """Whether what is stored may be another afterwards."""
-        return self.method != "GET" and "shard" in self.takes
+        return self.method != "GET" and self.uses_store
 
     async def answer_to(self, request: Request) -> Response:
         """Read the request, let the handler do it, encode the answer; raises :class:`ApiError`."""
@@ -116,20 +122,27 @@ class Operation:
         if self.scope != "open":
             call.caller = await gate.admit(request, self.scope, call.headers)
         given = self._read_parameters(request)
+        shards: Shards = request.app.state.shards
+        if self.uses_store:
+            await shards.verify()
+        workspace = request.path_params.get("workspace_id")
+        shard = shards.first if workspace is None else shards.of(workspace)
         if "shard" in self.takes:
-            given["shard"] = request.app.state.shard
+            given["shard"] = shard
+        if "shards" in self.takes:
+            given["shards"] = shards
         if "call" in self.takes:
             given["call"] = call
         if self.body is not None:
             given["body"] = await self._read_body(request)
-        wanted = request.app.state.shard.settings.wait_replicas if self.changes else 0
-        replicas: Replicas = request.app.state.replicas
+        wanted = shards.settings.wait_replicas if self.changes else 0
+        replicas = shards.replicas_of(shard)
         since = await replicas.history() if wanted else ""
         answer = await self.handler(**given)
         if self.method != "GET":
             address = gate.address_of(request)
             await note_change(
-                request.app.state.shard,
+                shards,
                 self.name,
                 request.path_params,
                 call.caller,
@@ -161,7 +174,7 @@ class Operation:
         return given
 
     async def _read_body(self, request: Request) -> Any:
-        body = await _bounded(request, request.app.state.shard.settings.max_body_bytes)
+        body = await _bounded(request, request.app.state.shards.settings.max_body_bytes)
         if not body and not self.body_required:
             return None
         return body if self.body_reader is None else self.body_reader.read(body)
@@ -224,6 +237,8 @@ def _declared(handler: Callable[..., Any], path: str, body: type[msgspec.Struct]
     in_path = {name: hint for name, hint in hints.items() if name not in _SPECIAL}
     if set(in_path) != set(compile_path(path)[2]):
         raise TypeError(f"{handler.__name__} takes {sorted(in_path)}, but its path is {path}")
+    if "shard" in hints and "workspace_id" not in in_path:
+        raise TypeError(f"{handler.__name__} takes a shard, but its path names no workspace")
     options = get_args(hints.get("body"))
     kinds = [one for one in options or [hints.get("body")] if one is not NoneType and one is not None]
     raw = kinds == [bytes]
@@ -249,7 +264,7 @@ def _errors(
     found: list[type[ApiError]] = [InvalidRequest, *raised]
     if declared["body"] is not None:
         found.append(BodyTooLarge)
-    if "shard" in declared["takes"]:
+    if not declared["takes"].isdisjoint(("shard", "shards")):
         found += [StoreUnavailable] if method == "GET" else [StoreUnavailable, NotConfirmed]
     return tuple(in_order(found))
 

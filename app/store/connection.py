@@ -35,10 +35,12 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from app.config import SENTINEL_SCHEMES, Settings
+from app.config import Settings
 from app.errors import ConfigError
 
 T = TypeVar("T")
+
+SENTINEL_SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
 
 _SENTINEL_PORT = 26379
 _CONNECT_SECONDS, _REPLY_SECONDS, _SENTINEL_SECONDS = 3.0, 5.0, 1.0
@@ -47,30 +49,23 @@ _PATIENCE_SECONDS = 5.0  # after which a command is not tried again
 _NOT_PRIMARY = re.compile(r"(\A|-)(READONLY|MASTERDOWN) ")
 
 
-def connect(settings: Settings) -> Redis:
-    """A client for ``REDIS_URL``.
+def tls_options(settings: Settings) -> dict[str, Any]:
+    """What a client needs to check the server's certificate by."""
+    return {"ssl_ca_certs": settings.redis_ca_file} if settings.redis_ca_file else {}
 
-    A command is repeated when its connection breaks, although it may have run: every script of ours is safe
-    to run twice with the same arguments. Raises :class:`ConfigError` for a URL that can't be read.
-    """
+
+def connect(settings: Settings) -> Redis:
+    """A client for ``REDIS_URL``; raises :class:`ConfigError` for one that can't be read."""
     url = settings.redis_url
-    options: dict[str, Any] = {
-        "socket_connect_timeout": _CONNECT_SECONDS,
-        "socket_timeout": _REPLY_SECONDS,
-        "retry": _Patience(ExponentialBackoff(cap=0.5, base=0.02), 3),
-        "retry_on_error": [ConnectionError, TimeoutError, BusyLoadingError],
-    }
-    tls: dict[str, Any] = {}
-    if url.startswith("rediss") and settings.redis_ca_file:
-        tls["ssl_ca_certs"] = settings.redis_ca_file
+    tls = tls_options(settings) if url.startswith("rediss") else {}
     try:
         if url.startswith(SENTINEL_SCHEMES):
-            return Redis.from_pool(_sentinel_pool(parse_sentinel_url(url), options, tls))
-        options |= tls | parse_plain_url(url)
+            return Redis.from_pool(_sentinel_pool(parse_sentinel_url(url), tls))
+        options = {**CLIENT_OPTIONS, **tls, **parse_plain_url(url)}
     except ValueError as error:
         raise ConfigError(f"REDIS_URL can't be read: {error}") from error
     given = options.pop("connection_class", Connection)
-    return Redis.from_pool(_Pool(connection_class=_CLASSES[given], **options))
+    return Redis.from_pool(Pool(connection_class=_CLASSES[given], **options))
 
 
 class SentinelUrl(Struct, frozen=True):
@@ -119,7 +114,7 @@ def _address(host: str) -> tuple[str, int]:
     return parts.hostname, parts.port or _SENTINEL_PORT
 
 
-def _sentinel_pool(url: SentinelUrl, options: dict[str, Any], tls: dict[str, Any]) -> _SentinelPool:
+def _sentinel_pool(url: SentinelUrl, tls: dict[str, Any]) -> _SentinelPool:
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
         url.sentinels,
         sentinel_kwargs={
@@ -136,7 +131,7 @@ def _sentinel_pool(url: SentinelUrl, options: dict[str, Any], tls: dict[str, Any
         db=url.database,
         **url.login,
         **tls,
-        **options,
+        **CLIENT_OPTIONS,
     )
 
 
@@ -156,6 +151,16 @@ class _Patience(Retry):
                 if failures > self._retries or time.monotonic() - begun >= _PATIENCE_SECONDS:
                     raise
                 await asyncio.sleep(self._backoff.compute(failures))
+
+
+# A command is repeated when its connection breaks, although it may have run: every script of ours is safe to
+# run twice with the same arguments.
+CLIENT_OPTIONS: dict[str, Any] = {
+    "socket_connect_timeout": _CONNECT_SECONDS,
+    "socket_timeout": _REPLY_SECONDS,
+    "retry": _Patience(ExponentialBackoff(cap=0.5, base=0.02), 3),
+    "retry_on_error": [ConnectionError, TimeoutError, BusyLoadingError],
+}
 
 
 class _ToPrimary:
@@ -219,7 +224,9 @@ class _SentinelTLSConnection(_BySentinel, SentinelManagedSSLConnection):
     pass
 
 
-class _Pool(ConnectionPool):
+class Pool(ConnectionPool):
+    """Connections that are made at the same time where several are needed."""
+
     async def get_connection(self, *_: Any, **__: Any) -> Any:
         """A connection that is there. The library's own lets one at a time connect, so that where Redis
         hangs each who waits for a connection waits for all before, too.
@@ -233,7 +240,7 @@ class _Pool(ConnectionPool):
         return connection
 
 
-class _SentinelPool(_Pool, SentinelConnectionPool):
+class _SentinelPool(Pool, SentinelConnectionPool):
     async def release(self, connection: Any) -> None:
         """A connection that was in use while the primary changed leads to the former one."""
         if self.master_address not in (None, (connection.host, connection.port)):

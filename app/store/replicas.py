@@ -10,6 +10,7 @@ when the primary's history (its replication id) is the one from before the write
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import suppress
 
 from redis.exceptions import NoPermissionError, RedisError
@@ -26,12 +27,13 @@ _WARN_AGAIN_SECONDS = 3600.0
 class Replicas:
     """What a process knows of its shard's primary and replicas."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, look_seconds: float = _LOOK_SECONDS) -> None:
         self._shard = shard
+        self._look_seconds = look_seconds
         self._history = ""  # of the primary; empty: not known yet
         self._connected = 0  # replicas, when we looked last
-        self._warned: dict[str, float] = {}  # warning → when it is due again; in looks
-        self._looks = 0.0  # seconds
+        self._warned: dict[str, float] = {}  # warning → when it was logged, by the monotonic clock
+        self._next_look = 0.0
 
     @property
     def connected(self) -> int:
@@ -55,17 +57,20 @@ class Replicas:
         return server
 
     async def watch(self) -> float:
-        """Look, and log what is wrong with how Redis is run: when it is new, and again every hour. Returns
-        the seconds until the next look.
+        """Look now and then, and log what is wrong with how Redis is run: when it is new, and again every
+        hour. Returns the seconds until the next look; several may watch, and it is looked once.
         """
+        now = time.monotonic()
+        if now < self._next_look:
+            return self._next_look - now
         warnings = (await self.look()).warnings()
-        self._warned = {one: due for one, due in self._warned.items() if one in warnings}
+        self._next_look = now + self._look_seconds
+        self._warned = {one: at for one, at in self._warned.items() if one in warnings}
         for warning in warnings:
-            if self._warned.get(warning, 0.0) <= self._looks:
+            if warning not in self._warned or now - self._warned[warning] >= _WARN_AGAIN_SECONDS:
                 log.warning("%s", warning)
-                self._warned[warning] = self._looks + _WARN_AGAIN_SECONDS
-        self._looks += _LOOK_SECONDS
-        return _LOOK_SECONDS
+                self._warned[warning] = now
+        return self._look_seconds
 
     async def confirm(self, since: str, wanted: int) -> str:
         """Wait until that many replicas have all that this process has written since :meth:`history` told
