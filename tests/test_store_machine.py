@@ -193,9 +193,12 @@ class Machine:
             case "claim":
                 await self.claim(f"w{given_}", 1 + given_ * 3)
             case "rival":  # while whoever else holds something is silent, for less than a lease or more
-                await self.claim("w0", 8)
+                await self.do("live", 12)
+                await self.tick()
+                slow = await self.claim("w0", 8)
                 await self.do("live", given_)
                 await self.claim("w1", 20)
+                await self.finish([succeeded(one, self.clock.now) for one in slow[::2]])
             case "end":
                 await self.end(given_)
             case "cancel":
