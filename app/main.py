@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -25,6 +26,7 @@ from app.api import (
     orders,
     revisions,
     stats,
+    system,
     trigger_sets,
     triggers,
     workspaces,
@@ -38,6 +40,8 @@ from app.config import Settings, load_settings
 from app.errors import ConfigError
 from app.logs import set_up_logging
 from app.store import Shard, connect
+from app.store.memory import Watch
+from workers.loops import Loop
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,7 @@ NOUNS = (
     cron.noun,
     api_keys.noun,
     audit.noun,
+    system.noun,
     health.noun,
 )
 
@@ -71,7 +76,13 @@ def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        watch = Watch(used)
+        watch.recall()
+        watching = asyncio.create_task(Loop("watch", watch.once).run())
         yield
+        watching.cancel()
+        await asyncio.wait([watching])
+        watch.save()
         if shard is None:
             await used.redis.aclose()
 

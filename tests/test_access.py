@@ -70,6 +70,8 @@ ALLOWED_FROM: dict[str, str] = {
     "delete_key": "admin",
     "get_audit": "admin",
     "get_general_audit": "admin for all workspaces",
+    "get_system": "read",
+    "resume_system": "admin for all workspaces",
 }
 ORDER = ["nobody in particular", "read", "operate", "write", "admin", "admin for all workspaces"]
 

@@ -4,6 +4,7 @@
     claimer ─► executions become requests      finisher ──► outcomes are recorded
     renewer ─► leases stay alive               janitor ───► what is over is cleared away
     listener ► wakes ticker and claimer        health ────► arq's health check
+    watch ───► a loss of data is noticed, also by the next process
 
 arq's own loop claims one job at a time and ends at the first Redis error; its queue, its job and result
 format, its job ids and its health check are what we keep of it.
@@ -13,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from app.config import Settings
 from app.egress import make_egress
 from app.models import State
 from app.store import Shard, queue, ticking, upkeep
+from app.store.memory import Watch
 from app.store.queue import Claimed, Ended
 from app.store.shard import pack, unpack
 from workers import delivery
@@ -87,7 +87,7 @@ class Worker(arq.Worker):
             job_serializer=pack,
             job_deserializer=unpack,
         )
-        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        self.name = shard.name
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
@@ -106,13 +106,16 @@ class Worker(arq.Worker):
         self.janitor = Loop("janitor", self.clean)
         self.listener = Loop("listener", self.listen)
         self.health = Loop("health", self.report_health)
+        self._memory = Watch(shard)
+        self.watch = Loop("watch", self._memory.once)
         self._stop = asyncio.Event()
 
     async def main(self) -> None:
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
         log.info("worker %s: %d places, queue %s", self.name, self.max_jobs, self.queue_name)
         taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener)
-        keeping = (self.finisher, self.renewer, self.health)
+        keeping = (self.finisher, self.renewer, self.health, self.watch)
+        self._memory.recall()
         tasks = {loop: asyncio.create_task(loop.run()) for loop in (*taking, *keeping)}
         stopped = asyncio.create_task(self._stop.wait())
         try:
@@ -145,6 +148,7 @@ class Worker(arq.Worker):
             await asyncio.wait(list(self.tasks.values()))
         self.finisher.stop()
         await asyncio.wait([tasks[self.finisher]], timeout=_LAST_CALL_SECONDS)
+        self._memory.save()
         tasks[self.finisher].cancel()  # one at a time takes from what ended
         await asyncio.wait([tasks[self.finisher]])
         await self._flush()
@@ -242,7 +246,9 @@ class Worker(arq.Worker):
         return self.settings.lease_seconds / 3
 
     async def clean(self) -> float:
-        """Clear away what removed triggers left, and what is too old."""
+        """Clear away what removed triggers left, and what is too old, unless the time is in question."""
+        if self._shard.witness.why == "clock_jump":
+            return _JANITOR_SECONDS
         cleared = await upkeep.clear_removed(self._shard)
         trimmed = await upkeep.trim_finished(self._shard)
         erased = await upkeep.finish_erasing(self._shard)
@@ -352,7 +358,8 @@ class Worker(arq.Worker):
         return self.max_jobs - len(self.tasks)
 
     def _set_clock(self, redis_ms: int) -> None:
-        self._clock_offset = redis_ms - time.monotonic() * 1000
+        if self._shard.witness.why != "clock_jump":
+            self._clock_offset = redis_ms - time.monotonic() * 1000
 
     def _now(self) -> int:
         """Redis's clock, in ms, carried on by the monotonic one: this host's may be wrong."""

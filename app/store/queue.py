@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from app.keys import split_execution_id
 from app.models import ArqJob, Attempt, State
+from app.store import witness
 from app.store.shard import Shard, pack
 
 _job = msgspec.msgpack.Decoder(ArqJob)
@@ -66,9 +67,11 @@ async def claim(shard: Shard, worker: str, number: int, at_most: int) -> Claim:
         at_most,
         int(shard.settings.lease_seconds * 1000),
         shard.settings.max_takeovers,
+        witness.testimony(shard),
     )
+    witness.hear(shard, reply[2], reply[0])
     executions = []
-    for index in range(2, len(reply), 5):
+    for index in range(3, len(reply), 5):
         id_, job, definition, anchor, token = reply[index : index + 5]
         execution = id_.decode()
         workspace, trigger, slot = split_execution_id(execution)

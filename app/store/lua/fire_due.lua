@@ -5,13 +5,16 @@
 -- too late: what becomes of such slots is worked out there.
 -- Every due workspace gets an equal share of a call, so that a large one does not hold up the others.
 -- Safe to run twice: a slot is handled when it is in the due index, and leaves it here.
+-- What was sent at most once, and may have been in a time that Redis lost, is recorded as missed.
+-- Nothing is fired while the data or the clock is not as the caller saw it last.
 -- KEYS: the shard's root
 -- ARGV: now, policy, lease ms, slots per call, start deadline ms, look-ahead ms, the only workspace to look at
---       ('' for all)
+--       ('' for all), what the caller saw (see _witness.lua)
 -- RETURNS: executions made, slots handled, time of the call ms, earliest slot that remains ms (-1: none),
---          the triggers (workspace:trigger) that ran dry
+--          the triggers (workspace:trigger) that ran dry, the verdict (see _witness.lua)
 --#include _keys
 --#include _pulse
+--#include _witness
 --#include _admit
 --#include _count
 --#include _line
@@ -23,6 +26,12 @@ local lease, budget, usual_deadline, look_ahead = tonumber(ARGV[3]), tonumber(AR
 local only = ARGV[7]
 if only == '' then
   note_pulse(lease)
+end
+
+local seen = ARGV[8]
+local verdict = check_witness(seen)
+if verdict[1] ~= '' then
+  return { 0, 0, now, -1, {}, verdict }
 end
 
 local WORKSPACES_AT_ONCE = 16 -- each has its cost; the next call takes the others
@@ -97,6 +106,10 @@ local function fire_workspace(workspace, share)
       return fire_plain(trigger, slot, id, args)
     end
     rules = rules or {}
+    if rules.once and in_lost_span(slot) then
+      end_execution(id, { a = args, et = now }, 'missed', 'data_loss', {})
+      return false
+    end
     if caught_up then
       args[5] = 'c'
     end
@@ -220,4 +233,4 @@ if made > 0 then
 end
 settle_call()
 local first = redis.call('ZRANGE', due_key, 0, 0, 'WITHSCORES')
-return { made, handled, now, tonumber(first[2] or -1), ran_dry }
+return { made, handled, now, tonumber(first[2] or -1), ran_dry, verdict }
