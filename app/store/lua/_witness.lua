@@ -105,7 +105,7 @@ local function check_clock(at, expected, since, term, max_jump, who, known_term,
     end
     return 'clock_jump', 1, known_term
   elseif held then
-    if not knows or since > cmsgpack.unpack(held)[4] then
+    if not knows or since >= cmsgpack.unpack(held)[4] then
       return 'clock_jump', 0, known_term
     end
     redis.call('HDEL', root, 'held_by_clock')
