@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +233,40 @@ async def test_a_loss_is_noticed_although_every_worker_restarted(
     assert await holds(elsewhere) == []  # another database is no loss
     file.write_bytes(b"")
     Watch(process(state_dir=str(tmp_path / "state"))).recall()
+
+
+async def test_a_worker_and_an_api_leave_what_they_saw_to_the_next(
+    make_shard: ShardFactory, tmp_path: Path
+) -> None:
+    def run_worker(shard: Shard) -> AbstractAsyncContextManager[object]:
+        return worker_running(shard)
+
+    for number, run in enumerate((run_worker, api_running)):
+        folder = str(tmp_path / str(number))
+        shard = make_shard(real_time=True, state_dir=folder)
+        async with run(shard):
+            await eventually(lambda shard=shard: shard.witness.remembered)
+        looking = make_shard(real_time=True)
+        await looking.redis.flushdb()
+        async with run(make_shard(real_time=True, state_dir=folder)):
+
+            async def is_held(looking: Shard = looking) -> bool:
+                return await holds(looking) == ["data_loss"]
+
+            await eventually(is_held)
+        await looking.redis.flushdb()
+
+
+async def test_explain_says_that_firing_is_held(shard: Shard, clock: Clock) -> None:
+    await live(shard, clock, 1)
+    await shard.redis.flushdb()
+    await triggers.replace(shard, "acme", numbered(1))
+    clock.advance(90)
+    await ticking.fire_due(shard)
+    async with client_of(shard) as client:
+        told = await ok(client.get("/api/workspaces/acme/triggers/0/explain"))
+    assert [one["code"] for one in told["findings"]][:2] == ["firing_held", "slot_overdue"]
+    assert "emptied" in told["summary"]
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from app.models import unpack_definition
 from app.schedule import schedule_of
 from app.schedule.late import judge_overdue, slots_to_hold
 from app.store import witness
-from app.store.shard import Shard, pack, reply, unpack
+from app.store.shard import Shard, pack, unpack
 from app.witness import Loss
 
 log = logging.getLogger(__name__)
@@ -54,12 +54,6 @@ async def fire_due(shard: Shard, only: str = "") -> Fired:
     )
     witness.hear(shard, verdict, now)
     return Fired(made, handled, now, None if next_slot < 0 else next_slot, [one.decode() for one in dry])
-
-
-async def worker_seen(shard: Shard) -> int | None:
-    """When a worker last called, in ms; None before the first."""
-    found = await reply(shard.redis.hget(shard.keys.root, "pulse"))
-    return None if found is None else int(found)
 
 
 async def refill(shard: Shard, at_most: int = 200) -> int:
