@@ -134,8 +134,8 @@ class Witness:
         if verdict.why == "clock_jump":
             if verdict.own:
                 self._since = 0  # it saw the time before: when both clocks agree again, it may say so
-            elif verdict.term != self._term:
-                self._offset = None  # another time was accepted since, and now that one is in question
+            else:
+                self._offset = None  # others know more: what it holds for the time began too late
             return
         self._epoch, self._beat, self._at = verdict.epoch, verdict.beat, now
         if self._steady is not None:

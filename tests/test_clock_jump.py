@@ -17,6 +17,7 @@ from helpers import Target, accounts_balance, claim_all, failed, numbered
 from app.clock import day_of
 from app.config import Settings
 from app.store import Shard, connect, executions, queue, ticking, triggers, upkeep, witness
+from app.store.memory import Watch
 
 pytestmark = pytest.mark.anyio
 
@@ -109,6 +110,24 @@ async def test_a_jump_holds_firing_before_anything_is_fired(
         await started(shard)
         assert shard.witness.why == ""
     assert len(await claim_all(worker)) == 3
+
+
+async def test_nothing_is_judged_late_by_a_clock_that_jumped(process: NewProcess, time: Time) -> None:
+    worker = process()
+    await triggers.replace(worker, "acme", numbered(1))
+    await started(worker)
+    time.pass_by(600)
+    dry = (await ticking.fire_due(worker)).dry
+    assert dry == ["acme:0"]
+    time.jump(6 * 3600)
+    await started(worker)
+    await ticking.refill_some(worker, dry)
+    assert await ticking.refill(worker) == 0
+    time.jump(-6 * 3600)
+    time.pass_by(1)
+    await fire(worker)  # at once: nobody has taken the chore meanwhile
+    totals = await accounts_balance(worker, "acme", day_of(time.redis.now))
+    assert totals == {"due": 10, "missed:deadline": 9, "open": 1}
 
 
 async def test_who_starts_after_a_jump_does_not_speak_for_the_new_time(
@@ -219,6 +238,28 @@ async def test_after_an_accepted_jump_back_nothing_waits_for_the_old_time(
     await accounts_balance(worker, "dead", day_of(time.redis.now), day_of(time.redis.now) + 1)
 
 
+async def test_a_lease_that_was_renewed_while_the_clock_was_ahead_lapses_when_it_is_right_again(
+    process: NewProcess, time: Time
+) -> None:
+    worker = process(lease_seconds=15)
+    watch = Watch(worker)
+    await triggers.replace(worker, "acme", numbered(1))
+    await started(worker)
+    time.pass_by(60)
+    await ticking.fire_due(worker)
+    (running,) = await claim_all(worker, "dies")
+    time.jump(6 * 3600)
+    await watch.once()
+    await queue.renew(worker, {running.id: running.token})
+    time.jump(-6 * 3600)
+    time.pass_by(1)
+    await watch.once()
+    for _ in range(4):
+        time.pass_by(5)
+        await queue.renew(worker, {})
+    assert [one.id for one in await claim_all(worker)] == [running.id]
+
+
 async def test_changes_wait_until_the_clock_is_right(process: NewProcess, time: Time) -> None:
     worker = process()
     await triggers.replace(worker, "acme", numbered(1))
@@ -267,7 +308,12 @@ async def test_a_workers_own_clock_ten_minutes_wrong_changes_nothing(
     assert 500 < abs(wall - (await shard.now_ms()) / 1000) < 700
     async with Target().running() as target:
         worker = await asyncio.create_subprocess_exec(sys.executable, "-m", "app", "worker", env=environment)
+
+        async def works() -> bool:
+            return (await witness.status(shard)).worker_seen is not None
+
         try:
+            await eventually(works)
             await triggers.replace(shard, "acme", numbered(2, "* * * * * *", url=target.url))
             await eventually(lambda: len(target.received) >= 8)
         finally:

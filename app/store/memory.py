@@ -33,6 +33,7 @@ class Watch:
         self._rounds = 0
         self._saved: Remembered | None = None
         self._is_failing = False
+        self._jumped = False  # the clock had, in the round before
 
     def recall(self) -> None:
         """Go by what an earlier process saw of this Redis. To be called before the first call to it."""
@@ -48,7 +49,10 @@ class Watch:
 
     async def once(self) -> float:
         """A round; returns the seconds until the next."""
-        await witness.watch(self._shard)
+        now = await witness.watch(self._shard)
+        if self._jumped and now is not None:
+            await witness.rebase(self._shard)
+        self._jumped = self._shard.witness.why == "clock_jump"
         if self._rounds % _SAVE_ROUNDS == 0:
             await asyncio.to_thread(self.save)
         self._rounds += 1

@@ -109,12 +109,17 @@ async def status(shard: Shard) -> Status:
 
 async def resume(shard: Shard) -> bool:
     """Accept what was lost and the time that Redis's clock shows; whether anything was held."""
-    if not await shard.run("resume_firing", uuid.uuid4().hex[:12]):
-        return False
+    held = await shard.run("resume_firing", uuid.uuid4().hex[:12])
+    if held == b"clock":
+        await rebase(shard)
+    return bool(held != b"nothing")
+
+
+async def rebase(shard: Shard) -> None:
+    """After a clock was wrong: nothing waits for a time that it showed."""
     cursor: str | bytes = "0"
     while cursor != b"done":
         cursor = await shard.run("rebase_times", int(shard.settings.lease_seconds * 1000), cursor, _STEP)
-    return True
 
 
 def told_loss(loss: Loss) -> str:

@@ -1,4 +1,4 @@
--- After a clock that was set back was accepted: nothing waits for a time of the former clock. Leases of what runs
+-- After a clock was set back, or right again: nothing waits for a time that it showed before. Leases of what runs
 -- end a lease from now, retries are due after their delay, chores and turns now; a bounded number a call.
 -- What has not been sent yet keeps its time: that is its slot.
 -- Safe to run twice: at worst a retry comes sooner than it had to.

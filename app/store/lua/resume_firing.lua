@@ -3,16 +3,16 @@
 -- Safe to run twice: with the same token it does nothing again.
 -- KEYS: the shard's root
 -- ARGV: now, token
--- RETURNS: 1 if something was held, else 0
+-- RETURNS: 'clock' if that was held (or this is a second run), 'loss' if that only, 'nothing'
 --#include _keys
 --#include _witness
 
 local token = ARGV[2]
 local known = redis.call('HMGET', root, 'held_by_loss', 'held_by_clock', 'epoch', 'resumed')
 if known[4] == token then
-  return 1
+  return 'clock'
 elseif not known[1] and not known[2] then
-  return 0
+  return 'nothing'
 end
 go_on_when_full()
 redis.call('HDEL', root, 'held_by_loss', 'held_by_clock', 'takeover_after')
@@ -32,4 +32,4 @@ for _, loss in ipairs(losses()) do
 end
 keep_losses(kept)
 redis.call('PUBLISH', wake_channel, 'replaced')
-return 1
+return known[2] and 'clock' or 'loss'
