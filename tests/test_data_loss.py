@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 from calls import client_of, fire, ok
-from conftest import LOOPBACK, Clock, RedisServer, ShardFactory, eventually, redis_binaries
+from conftest import LOOPBACK, Clock, ShardFactory, eventually
 from helpers import Target, accounts_balance, claim_all, define, numbered, succeeded
+from redis_servers import RedisServer, redis_binaries
 from test_worker import worker_running
 
 from app.clock import day_of
 from app.config import Settings
 from app.main import create_app
-from app.store import Shard, connect, executions, queue, ticking, triggers, witness
+from app.store import Shard, Shards, connect, executions, queue, ticking, triggers, witness
 from app.store.memory import Watch
 
 pytestmark = pytest.mark.anyio
@@ -272,7 +273,7 @@ async def test_explain_says_that_firing_is_held(shard: Shard, clock: Clock) -> N
 @asynccontextmanager
 async def api_running(shard: Shard) -> AsyncIterator[None]:
     """The API's lifespan."""
-    app = create_app(shard.settings, shard)
+    app = create_app(shard.settings, Shards([shard]))
     async with app.router.lifespan_context(app):
         yield
 
