@@ -151,6 +151,10 @@ async def test_who_starts_after_a_jump_does_not_speak_for_the_new_time(
 async def test_a_worker_whose_own_clock_is_wrong_stops_nobody(process: NewProcess, time: Time) -> None:
     asleep = [0.0]
     odd, good = process(lambda: time.passed - asleep[0]), process()
+    await started(good, odd)
+    time.jump(-6 * 3600)
+    await started(good)
+    assert await witness.resume(good)  # what they know begins anew with the time that was accepted
     await triggers.replace(good, "acme", numbered(1))
     await started(good, odd)
     for _ in range(3):

@@ -332,11 +332,25 @@ async def test_a_process_that_was_away_for_long_claims_no_loss(
 ) -> None:
     away, there = make_shard(), make_shard()
     await ticking.fire_due(away)
-    for _ in range(610):
-        clock.advance(1)
-        await witness.watch(there)
+
+    async def ten_minutes() -> None:
+        for _ in range(610):
+            clock.advance(1)
+            await witness.watch(there)
+
+    await ten_minutes()
     await ticking.fire_due(away)
     assert (await witness.status(away)).losses == []
+    await away.redis.flushdb()
+    fresh = make_shard()
+    await ticking.fire_due(fresh)
+    await ten_minutes()
+    for late in (
+        away,
+        fresh,
+    ):  # one saw the data before the loss, the other what was made before it was noticed
+        await ticking.fire_due(late)
+    assert len((await witness.status(away)).losses) == 1
     assert await there.redis.zcard(there.keys.beats) == 600
 
 

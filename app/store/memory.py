@@ -53,7 +53,7 @@ class Watch:
         if self._jumped and now is not None:
             await witness.rebase(self._shard)
         self._jumped = self._shard.witness.why == "clock_jump"
-        if self._rounds % _SAVE_ROUNDS == 0:
+        if self._path is not None and self._rounds % _SAVE_ROUNDS == 0:
             await asyncio.to_thread(self.save)
         self._rounds += 1
         return _WATCH_SECONDS
