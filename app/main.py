@@ -40,9 +40,10 @@ from app.auth.rules import check
 from app.config import Settings, load_settings
 from app.errors import ConfigError
 from app.logs import set_up_logging
+from app.loops import Loop
 from app.store import Shards, open_shards
-from app.store.memory import Watch
-from workers.loops import Loop
+from app.store.memory import Memory
+from app.store.replicas import replicas_by_shard
 
 log = logging.getLogger(__name__)
 
@@ -74,19 +75,24 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
     Where ``settings`` leave authentication undecided it is off: only :func:`run` insists on a choice.
     """
     used = shards or open_shards(settings)
+    replicas = replicas_by_shard(used)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watches = [Watch(shard) for shard in used]
-        for watch in watches:
-            watch.recall()
-        watching = [asyncio.create_task(Loop("watch", watch.once).run()) for watch in watches]
-        yield
-        for task in watching:
-            task.cancel()
-        await asyncio.gather(*watching, return_exceptions=True)
-        for watch in watches:
-            watch.save()
+        memories = [Memory(shard) for shard in used]
+        for memory in memories:
+            memory.recall()
+        loops = [Loop("watcher", one.watch) for one in {id(one): one for one in replicas.values()}.values()]
+        loops += [Loop("witness", memory.once) for memory in memories]
+        watching = [asyncio.create_task(loop.run()) for loop in loops]
+        try:
+            yield
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.wait(watching)
+            for memory in memories:
+                memory.save()
         if shards is None:
             await used.aclose()
 
@@ -95,6 +101,7 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
     app.state.shards = used
+    app.state.replicas = replicas
     app.state.gate = Gate(settings, used.first)
     return app
 

@@ -17,7 +17,7 @@ from helpers import Target, accounts_balance, claim_all, failed, numbered
 from app.clock import day_of
 from app.config import Settings
 from app.store import Shard, connect, executions, queue, ticking, triggers, upkeep, witness
-from app.store.memory import Watch
+from app.store.memory import Memory
 
 pytestmark = pytest.mark.anyio
 
@@ -246,18 +246,18 @@ async def test_a_lease_that_was_renewed_while_the_clock_was_ahead_lapses_when_it
     process: NewProcess, time: Time
 ) -> None:
     worker = process(lease_seconds=15)
-    watch = Watch(worker)
+    memory = Memory(worker)
     await triggers.replace(worker, "acme", numbered(1))
     await started(worker)
     time.pass_by(60)
     await ticking.fire_due(worker)
     (running,) = await claim_all(worker, "dies")
     time.jump(6 * 3600)
-    await watch.once()
+    await memory.once()
     await queue.renew(worker, {running.id: running.token})
     time.jump(-6 * 3600)
     time.pass_by(1)
-    await watch.once()
+    await memory.once()
     for _ in range(4):
         time.pass_by(5)
         await queue.renew(worker, {})

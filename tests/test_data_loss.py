@@ -19,7 +19,7 @@ from app.clock import day_of
 from app.config import Settings
 from app.main import create_app
 from app.store import Shard, Shards, connect, executions, queue, ticking, triggers, witness
-from app.store.memory import Watch
+from app.store.memory import Memory
 
 pytestmark = pytest.mark.anyio
 
@@ -218,22 +218,22 @@ async def test_a_loss_is_noticed_although_every_worker_restarted(
 ) -> None:
     worker = process(state_dir=str(tmp_path / "state"))
     await send_and_save(lambda: worker, clock)
-    Watch(worker).save()
+    Memory(worker).save()
     await restart_with_dump(server)
     clock.advance(5)
     await ticking.fire_due(process())  # one that knows nothing goes first
     successor = process(state_dir=str(tmp_path / "state"))
-    Watch(successor).recall()
+    Memory(successor).recall()
     assert (await ticking.fire_due(successor)).handled == 0
     assert await holds(successor) == ["data_loss"]
     (file,) = (tmp_path / "state").iterdir()
     assert (await witness.status(successor)).losses[0].since > 0
     elsewhere = process(state_dir=str(tmp_path / "state"), redis_url=server.url(3))
-    Watch(elsewhere).recall()
+    Memory(elsewhere).recall()
     await ticking.fire_due(elsewhere)
     assert await holds(elsewhere) == []  # another database is no loss
     file.write_bytes(b"")
-    Watch(process(state_dir=str(tmp_path / "state"))).recall()
+    Memory(process(state_dir=str(tmp_path / "state"))).recall()
 
 
 async def test_a_worker_and_an_api_leave_what_they_saw_to_the_next(

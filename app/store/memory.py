@@ -18,14 +18,14 @@ from app.witness import Remembered
 
 log = logging.getLogger(__name__)
 
-_WATCH_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 _SAVE_ROUNDS = 3  # the file is this many rounds old at most
 
 _remembered = msgspec.json.Decoder(Remembered)
 
 
-class Watch:
-    """Watches a shard for one process: looks every second, and remembers what it saw."""
+class Memory:
+    """What one process saw of a shard: it looks every second, and keeps that for the next process."""
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
@@ -56,7 +56,7 @@ class Watch:
         if self._path is not None and self._rounds % _SAVE_ROUNDS == 0:
             await asyncio.to_thread(self.save)
         self._rounds += 1
-        return _WATCH_SECONDS
+        return _LOOK_SECONDS
 
     def save(self) -> None:
         """Write down what was seen, in one step."""
