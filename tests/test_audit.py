@@ -12,6 +12,7 @@ from examples import ADMIN_KEY, BODIES, ONE, OPERATIONS, path_of
 
 from app.store import Shard, audit
 from app.store.audit import Change
+from app.store.shard import pack
 
 pytestmark = pytest.mark.anyio
 
@@ -102,7 +103,9 @@ async def scene(
     if name == "delete_key":
         made = await ok(client.post("/api/keys", json=BODIES["create_key"], headers=KEY), 201)
         return url.replace("abcdefghijklmnop", made["id"]), body
-    if name.startswith("resume"):
+    if name == "resume_system":
+        await shard.redis.hset(shard.keys.root, "held_by_loss", pack([1, "somebody", 0, 1]))
+    elif name.startswith("resume"):
         await ok(client.post(url.replace("/resume", "/pause"), json={}, headers=KEY))
     if name == "create_trigger":
         body = {**ONE, "id": "new"}
