@@ -51,10 +51,17 @@ mount --bind /proc "$mounted/proc"
 mount --bind /dev "$mounted/dev"
 for shell in "$mounted"/usr/bin/{sh,dash,bash}; do rm -f "$shell"; done
 mount -o remount,bind,ro "$mounted"
-entrypoint=$(b inspect --format '{{join .Docker.Config.Entrypoint " "}}' "$container")
-health=$(b inspect --format '{{join .Docker.Config.Healthcheck.Test " "}}' "$container")
-user=$(b inspect --format '{{.Docker.Config.User}}' "$container")
-mapfile -t environment < <(b inspect --format '{{join .Docker.Config.Env "\n"}}' "$container")
+config() { # FIELD: its values, one a line
+  b inspect "$container" | python3 -c '
+import json, sys
+found = json.load(sys.stdin)["Docker"]["config"][sys.argv[1]]
+found = found["Test"][1:] if isinstance(found, dict) else found
+print(found if isinstance(found, str) else "\n".join(found))' "$1"
+}
+user=$(config User)
+mapfile -t environment < <(config Env)
+mapfile -t entrypoint < <(config Entrypoint)
+mapfile -t health < <(config Healthcheck)
 [ "$user" = 1000:1000 ]
 inside() { # NAME=VALUE … COMMAND …
   exec env -i "${environment[@]}" chroot "$mounted" setpriv --reuid "${user%:*}" --regid "${user#*:}" \
@@ -70,24 +77,22 @@ started+=($!)
 common=("REDIS_URL=redis://127.0.0.1:$redis/0" CRONSPACE_HOST=127.0.0.1)
 of_api=("${common[@]}" "PORT=$api" CRONSPACE_AUTH=tokens "CRONSPACE_ADMIN_KEY=$key" CRONSPACE_ECHO=1)
 of_worker=("${common[@]}" "CRONSPACE_WORKER_PORT=$worker" CRONSPACE_EGRESS_ALLOW=127.0.0.0/8)
-inside "${of_api[@]}" "$entrypoint" api &
+inside "${of_api[@]}" "${entrypoint[@]}" api &
 started+=($!)
-inside "${of_worker[@]}" "$entrypoint" worker &
+inside "${of_worker[@]}" "${entrypoint[@]}" worker &
 started+=($!)
 
 begun=$(date +%s%N)
 eventually() { # COMMAND …: until it succeeds, for half a minute
   for _ in $(seq 300); do if "$@" >/dev/null 2>&1; then return; fi; sleep 0.1; done
-  echo "not within 30 s: $*" >&2
+  echo "not within 30 s:" >&2
   "$@"
 }
 healthy() { (inside "$@"); }
-# shellcheck disable=SC2086
-eventually healthy "${of_api[@]}" ${health#CMD }
-# shellcheck disable=SC2086
-eventually healthy "${of_worker[@]}" ${health#CMD }
+eventually healthy "${of_api[@]}" "${health[@]}"
+eventually healthy "${of_worker[@]}" "${health[@]}"
 echo "API and worker are healthy after $((($(date +%s%N) - begun) / 1000000)) ms"
-(inside "$entrypoint" --version)
+(inside "${entrypoint[@]}" --version)
 
 ask() { curl -fsS -H "Authorization: Bearer $key" "$@"; }
 workspace="127.0.0.1:$api/api/workspaces/try"

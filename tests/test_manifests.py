@@ -269,6 +269,11 @@ def test_the_adapter_gives_the_metrics_that_scale() -> None:
         assert rule["metricsQuery"] == f"max({name})"
 
 
+def test_what_scales_is_measured() -> None:
+    metrics = pytest.importorskip("app.telemetry.metrics")
+    assert set(external_metrics()) <= {one.name for one in metrics.OF_FLEET}
+
+
 def test_a_worker_is_added_before_the_places_of_the_others_are_full() -> None:
     assert external_metrics()["cronspace_in_flight_requests"] < Settings().max_jobs
 
