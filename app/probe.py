@@ -1,4 +1,4 @@
-"""`cronspace probe`: does the process of this container answer? For a HEALTHCHECK where there is neither shell nor curl."""
+"""`cronspace probe`: does the process of this container answer? For a HEALTHCHECK without shell and curl."""
 
 from __future__ import annotations
 
