@@ -38,7 +38,8 @@ fi
 secret=()
 if [ -n "${PIP_CONF:-}" ]; then secret=(--secret "id=pip.conf,src=$PIP_CONF"); fi
 # The certificates of this machine are there for the build, and not in the image.
-b build --quiet --isolation chroot --format docker "${secret[@]}" -v /etc/ssl/certs:/etc/ssl/certs:ro -t cronspace . >/dev/null
+b build --quiet --isolation chroot --format docker "${secret[@]}" -v /etc/ssl/certs:/etc/ssl/certs:ro \
+  -t cronspace . >/dev/null
 
 container=$(b from --pull-never cronspace)
 mounted=$(b mount "$container")
@@ -96,7 +97,8 @@ echo "API and worker are healthy after $((($(date +%s%N) - begun) / 1000000)) ms
 
 ask() { curl -fsS -H "Authorization: Bearer $key" "$@"; }
 workspace="127.0.0.1:$api/api/workspaces/try"
-ask "$workspace/triggers" -d "{\"triggers\": [{\"cron\": \"* * * * * *\", \"url\": \"http://127.0.0.1:$api/echo\", \"method\": \"GET\"}]}" >/dev/null
+ask "$workspace/triggers" >/dev/null \
+  -d "{\"triggers\": [{\"cron\": \"* * * * * *\", \"url\": \"http://127.0.0.1:$api/echo\", \"method\": \"GET\"}]}"
 fired() { ask "$workspace/executions?state=succeeded" | grep -q '"state":"succeeded"'; }
 eventually fired
 echo "a trigger fired"
