@@ -4,7 +4,6 @@ CronspaceError
 ├── InvalidSchedule        an expression or a zone that can't be used
 ├── ConfigError            a setting that can't be used: one line for the person who starts the process
 ├── DevError               `cronspace dev` can't start: one line, too
-├── SealError              a stored value that can't be decrypted
 └── ApiError               carries an HTTP status and a stable code
     ├── InvalidRequest     400, with one entry per fault
     ├── Unauthorized       401, who calls is not known
@@ -24,6 +23,7 @@ CronspaceError
     ├── IdempotencyConflict  422, the key was used for another call
     ├── TooManyRequests    429, a rate limit of the API
     ├── IssuerUnavailable  503, the keys that tokens are checked with can't be had
+    ├── SealError          503, a stored value can't be decrypted
     └── StoreUnavailable   503, Redis can't be reached or refuses to write
 """
 
@@ -50,10 +50,6 @@ class ConfigError(CronspaceError):
 
 class DevError(CronspaceError):
     """``cronspace dev`` can't start; the message is the one line to print."""
-
-
-class SealError(CronspaceError):
-    """A stored value that none of the encryption keys opens; the message does not repeat it."""
 
 
 class Fault(msgspec.Struct, frozen=True, order=True):
@@ -273,6 +269,19 @@ class IssuerUnavailable(ApiError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.headers = {"retry-after": "5"}
+
+
+class SealError(ApiError):
+    """A stored value can't be decrypted: `CRONSPACE_ENCRYPTION_KEYS` lacks its key."""
+
+    status = 503
+    code = "encryption_key_missing"
+    title = "A stored value can't be decrypted"
+    sends: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before trying again."}
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.headers = {"retry-after": "60"}  # a person has to mend it
 
 
 class StoreUnavailable(ApiError):

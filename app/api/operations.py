@@ -46,7 +46,15 @@ from app.api.auth import Gate
 from app.api.reading import Body, Field, Fields
 from app.auth.callers import ANYBODY
 from app.auth.callers import Scope as CallerScope
-from app.errors import ApiError, BodyTooLarge, Fault, InvalidRequest, MethodNotAllowed, StoreUnavailable
+from app.errors import (
+    ApiError,
+    BodyTooLarge,
+    Fault,
+    InvalidRequest,
+    MethodNotAllowed,
+    SealError,
+    StoreUnavailable,
+)
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[msgspec.Struct]])
 
@@ -227,7 +235,7 @@ def _errors(declared: dict[str, Any], raised: tuple[type[ApiError], ...]) -> tup
     if declared["body"] is not None:
         found.append(BodyTooLarge)
     if "shard" in declared["takes"]:
-        found.append(StoreUnavailable)
+        found += [SealError, StoreUnavailable]
     return tuple(in_order(found))
 
 
