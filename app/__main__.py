@@ -12,13 +12,17 @@ COMMANDS = {
     "dev": ("app.dev.supervisor", "everything on this machine: Redis, API, a worker, and a demo"),
     "api": ("app.main", "the API"),
     "worker": ("workers.main", "a worker"),
+    "rotate-keys": (
+        "app.rotate_keys",
+        "encrypt what is stored with the first key (--decrypt: not at all)",
+    ),
 }
 
 
 def usage() -> str:
     """The help text."""
     lines = ["usage: cronspace COMMAND", ""]
-    lines += [f"  {name:<8}{help}" for name, (_, help) in COMMANDS.items()]
+    lines += [f"  {name:<13}{help}" for name, (_, help) in COMMANDS.items()]
     lines += ["", "Settings come from the environment: see .env.example."]
     return "\n".join(lines)
 

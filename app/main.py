@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -38,6 +39,7 @@ from app.config import Settings, load_settings
 from app.errors import ConfigError
 from app.logs import set_up_logging
 from app.store import Shard, connect
+from app.store.rotation import warn_of_keys
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,9 @@ def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        checking = asyncio.create_task(warn_of_keys(used))
         yield
+        checking.cancel()
         if shard is None:
             await used.redis.aclose()
 

@@ -56,6 +56,11 @@ class Sealer:
         """Whether a value needs a key to be opened."""
         return stored.startswith(_MARK)
 
+    @staticmethod
+    def is_sealed_text(stored: str) -> bool:
+        """The same of a text."""
+        return stored.startswith(_TEXT_MARK) and not stored.startswith(2 * _TEXT_MARK)
+
     def open(self, stored: bytes) -> bytes:
         """The plain value; raises :class:`SealError` when none of the keys fits, or the value was altered."""
         if not stored.startswith(_MARK):
@@ -79,10 +84,9 @@ class Sealer:
 
     def open_text(self, stored: str) -> str:
         """The plain text; raises :class:`SealError` as :meth:`open` does."""
-        if not stored.startswith(_TEXT_MARK):
-            return stored
-        rest = stored[len(_TEXT_MARK) :]
-        return rest if rest.startswith(_TEXT_MARK) else self.open(_unwrapped(rest)).decode()
+        if self.is_sealed_text(stored):
+            return self.open(_unwrapped(stored[len(_TEXT_MARK) :])).decode()
+        return stored.removeprefix(_TEXT_MARK)
 
     def is_current(self, stored: bytes) -> bool:
         """Whether a value is stored as :meth:`seal` would store it now."""
@@ -92,7 +96,7 @@ class Sealer:
 
     def is_current_text(self, stored: str) -> bool:
         """The same of a text."""
-        if not stored.startswith(_TEXT_MARK) or stored.startswith(2 * _TEXT_MARK):
+        if not self.is_sealed_text(stored):
             return not stored or self._first is None
         return self.is_current(_unwrapped(stored[len(_TEXT_MARK) :]))
 

@@ -426,7 +426,7 @@ def definitions(draw: st.DrawFn) -> Definition:
 
 @given(definitions())
 def test_what_is_shown_is_accepted_back_unchanged(definition: Definition) -> None:
-    text = msgspec.json.encode(shown(definition, mask=False))
+    text = msgspec.json.encode(shown(definition, View.ALL))
     elsewhere = Defaults(timezone="Asia/Tokyo", timeout_seconds=1.0, max_retries=99)
     assert parse_trigger(text, SETTINGS).to_definition(elsewhere) == definition
     assert msgspec.json.decode(text, type=TriggerFields).url == definition.url
@@ -439,7 +439,7 @@ def test_what_is_shown_is_accepted_back_unchanged(definition: Definition) -> Non
 def test_credentials_are_shown_masked() -> None:
     definition = stored(headers={"Authorization": "Bearer x", "X-Plain": "y"})
     assert shown(definition).headers == {"Authorization": MASK, "X-Plain": "y"}
-    assert shown(definition, mask=False).headers == definition.headers
+    assert shown(definition, View.ALL).headers == definition.headers
 
 
 # Merge patches.

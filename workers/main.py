@@ -12,6 +12,7 @@ import uvloop
 from app.config import Settings, load_settings
 from app.logs import set_up_logging
 from app.store import Shard, connect
+from app.store.rotation import warn_of_keys
 from workers.transport import Transport, tls_context
 from workers.worker import Worker
 
@@ -40,7 +41,9 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
+    checking = asyncio.create_task(warn_of_keys(shard))
     try:
         await worker.main()
     finally:
+        checking.cancel()
         await worker.close()

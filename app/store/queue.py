@@ -29,8 +29,8 @@ class Claimed(Struct, frozen=True):
     definition: bytes
     anchor: int  # from where the trigger's interval counts, ms; 0 for none
     token: str
-    unreadable: str = ""  # why there is no definition: its key is missing
     secrets: tuple[bytes, ...] = ()  # the workspace's, which sign its requests; while rotated, more than one
+    unreadable: str = ""  # why there is no definition: its key is missing
 
 
 class Claim(Struct, frozen=True):
@@ -78,9 +78,8 @@ async def claim(shard: Shard, worker: str, number: int, at_most: int) -> Claim:
         workspace, trigger, slot = split_execution_id(execution)
         attempts = _job.decode(job).k.get("attempts", [])
         plain, unreadable = _opened(shard, definition)
-        executions.append(
-            Claimed(execution, workspace, trigger, slot, attempts, plain, anchor, token.decode(), unreadable)
-        )
+        claimed = Claimed(execution, workspace, trigger, slot, attempts, plain, anchor, token.decode())
+        executions.append(structs.replace(claimed, unreadable=unreadable) if unreadable else claimed)
     return Claim(reply[0], None if reply[1] < 0 else reply[1], executions)
 
 
