@@ -16,7 +16,7 @@ from app.clock import parse_interval, parse_moment, rfc3339
 from app.config import Settings
 from app.declared.bodies import parse_patch, parse_replace, parse_trigger
 from app.declared.inputs import Defaults, PatchInput, TriggerFields, TriggerInput, shown
-from app.declared.masking import MASK
+from app.declared.masking import MASK, View, unmask
 from app.declared.outcomes import TARGET_KINDS, canonical, kinds_of, statuses_of
 from app.errors import Fault, InvalidRequest
 from app.models import Definition
@@ -434,6 +434,9 @@ def test_what_is_shown_is_accepted_back_unchanged(definition: Definition) -> Non
     masked = msgspec.json.decode(msgspec.json.encode(shown(definition)))
     del masked["payload"]  # a patch takes nulls in it for what is to be removed
     assert parse_patch(msgspec.json.encode(masked), definition, SETTINGS, elsewhere) == definition
+    for view in View:  # whoever copies from an answer and puts it back changes nothing
+        given = parse_trigger(msgspec.json.encode(shown(definition, view)), SETTINGS).to_definition(elsewhere)
+        assert unmask(given, definition) == (definition, [])
 
 
 def test_credentials_are_shown_masked() -> None:
