@@ -103,6 +103,17 @@ async def as_read(shard: Shard, letter: str) -> list[Any]:
     ]
 
 
+async def test_what_is_written_into_the_audit_is_sealed(make_shard: ShardFactory) -> None:
+    shard = make_shard(encryption_keys=FIRST)
+    async with client_of(shard) as client:
+        await ok(client.put(ACME, json={"description": SECRET}), 201)
+        await ok(client.delete(f"{ACME}/triggers"))
+        assert (await ok(client.get(f"{ACME}/audit")))["count"] == 2
+        await ok(client.delete(f"{ACME}?confirm=acme"))
+    (erased,) = await shard.redis.xrange(shard.keys.audit)
+    assert shard.sealer.is_current(erased[1][b"entry"])
+
+
 async def audited(shard: Shard) -> Any:
     async with client_of(shard) as client:
         return await ok(client.get(f"{ACME}/audit"))

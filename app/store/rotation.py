@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from app.errors import SealError
 from app.keys import FINISHED_STATES
@@ -144,13 +144,12 @@ class _Pass:
 
     async def _reseal_audit(self, stream: str) -> None:
         """Entries of a stream can't be changed: a copy of all takes its place."""
-        redis, copy, last, changed = self._shard.redis, f"{stream}:{secrets.token_hex(8)}", "-", 0
-        entries = [entry async for entry in self._entries(stream)]
-        if all(self._sealer.is_current(fields[b"entry"]) for _, fields in entries):
+        redis, copy, last, changed = self._shard.redis, f"{stream}:{secrets.token_hex(8)}", "", 0
+        if not await self._is_outdated(stream):
             return
-        for start in range(0, len(entries), _AT_ONCE):
+        async for page in self._entries(stream):
             async with redis.pipeline(transaction=False) as pipe:
-                for id_, fields in entries[start : start + _AT_ONCE]:
+                for id_, fields in page:
                     new = self._try("audit", _reseal, fields[b"entry"])
                     changed += new is not None
                     pipe.xadd(copy, {**fields, b"entry": new or fields[b"entry"]}, id=id_)
@@ -162,17 +161,16 @@ class _Pass:
         else:
             await redis.unlink(copy)
 
-    async def _entries(self, stream: str) -> AsyncIterator[tuple[bytes, dict[Any, bytes]]]:
+    async def _is_outdated(self, stream: str) -> bool:
+        async for page in self._entries(stream):
+            if not all(self._sealer.is_current(fields[b"entry"]) for _, fields in page):
+                return True
+        return False
+
+    async def _entries(self, stream: str) -> AsyncIterator[list[tuple[bytes, dict[Any, bytes]]]]:
         begin = "-"
-        while True:
-            try:
-                page = await self._shard.redis.xrange(stream, begin, count=_AT_ONCE)
-            except ResponseError:  # something else lies there
-                return
-            for id_, fields in page:
-                yield id_, fields
-            if len(page) < _AT_ONCE:
-                return
+        while page := await self._shard.redis.xrange(stream, begin, count=_AT_ONCE):
+            yield page
             begin = f"({page[-1][0].decode()}"
 
     def _try(self, kind: str, reseal: Reseal, stored: bytes) -> bytes | None:

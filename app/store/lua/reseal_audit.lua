@@ -19,5 +19,6 @@ for _, entry in ipairs(redis.call('XRANGE', stream, '(' .. last, '+')) do
   redis.call('XADD', copy, entry[1], unpack(entry[2]))
 end
 redis.call('PERSIST', copy)
+redis.call('UNLINK', stream)
 redis.call('RENAME', copy, stream)
 return 1
