@@ -120,14 +120,14 @@ async def processes(folder: Path, redis_url: str, keys: str) -> AsyncIterator[ht
                     )
                 )
         key = {"authorization": f"Bearer {environ['CRONSPACE_ADMIN_KEY']}"}
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=key) as client:
-            await eventually(lambda: answers(client, str(client.base_url)))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=key, timeout=60) as client:
+            await eventually(lambda: answers(client, str(client.base_url)), 60)
             yield client
     finally:
         for process in started:
             if process.returncode is None:
                 process.terminate()
-                await asyncio.wait_for(process.wait(), 20)
+                await asyncio.wait_for(process.wait(), 60)
 
 
 async def ended(client: httpx.AsyncClient, id_: str) -> Any:
@@ -135,7 +135,7 @@ async def ended(client: httpx.AsyncClient, id_: str) -> Any:
         execution = (await client.get(f"{ACME}/executions/{id_}")).json()["execution"]
         return execution if execution["state"] in ("failed", "succeeded") else None
 
-    return await eventually(look)
+    return await eventually(look, 60)
 
 
 async def do_everything(client: httpx.AsyncClient, target: Target) -> dict[str, str]:

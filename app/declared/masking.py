@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -117,14 +118,19 @@ def _hidden(value: str) -> str:
 def _is_hidden_header(name: str, view: View) -> bool:
     if view is View.STRUCTURE:
         return name.lower() not in _HARMLESS
-    return view is View.USUAL and _SECRET_NAME.search(name) is not None
+    return view is View.USUAL and _is_secret(name)
+
+
+@lru_cache(maxsize=1024)  # most triggers share a few
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
 
 
 def _masked_parameter(parameter: str, view: View) -> str:
     name, equals, value = parameter.partition("=")
     if not equals:
         return _hidden(name) if view is View.STRUCTURE else name
-    return f"{name}={_hidden(value)}" if view is View.STRUCTURE or _SECRET_NAME.search(name) else parameter
+    return f"{name}={_hidden(value)}" if view is View.STRUCTURE or _is_secret(name) else parameter
 
 
 def _looks_random(segment: str) -> bool:
