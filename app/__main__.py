@@ -16,6 +16,7 @@ COMMANDS = {
         "app.rotate_keys",
         "encrypt what is stored with the first key (--decrypt: not at all)",
     ),
+    "reshard": ("app.reshard", "NUMBER: move the workspaces to another number of shards"),
 }
 
 

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from app.config import Settings, load_settings
 from app.errors import ConfigError
 from app.sealing import Sealer, parse_keys
-from app.store import Shard, connect, rotation
+from app.store import open_shards, rotation
 from app.store.rotation import Rotated
 
 
@@ -43,11 +43,12 @@ def run(argv: Sequence[str]) -> None:
 
 
 async def _rotate(settings: Settings, sealer: Sealer) -> Rotated:
-    shard = Shard(connect(settings), settings)
+    shards = open_shards(settings)
     try:
-        return await rotation.rotate(shard, sealer)
+        await shards.verify()
+        return await rotation.rotate(shards, sealer)
     finally:
-        await shard.redis.aclose()
+        await shards.aclose()
 
 
 def _told(numbers: Mapping[str, int]) -> str:

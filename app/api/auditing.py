@@ -17,7 +17,7 @@ from app.auth.callers import Caller
 from app.declared.masking import View
 from app.models import Definition
 from app.plan import field_changes
-from app.store import Shard, audit
+from app.store import Shards, audit
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Told(msgspec.Struct):
 
 
 async def note_change(
-    shard: Shard,
+    shards: Shards,
     action: str,
     path: Mapping[str, str],
     caller: Caller,
@@ -91,7 +91,9 @@ async def note_change(
         after=after,
     )
     try:
-        await audit.note(shard, change, everywhere=told.everywhere)
+        everywhere = told.everywhere or not change.workspace
+        shard = shards.first if everywhere else shards.of(change.workspace)
+        await audit.note(shard, change, everywhere=everywhere)
     except (RedisError, OSError) as error:
         log.error("the audit could not be written (%s): %s", error, msgspec.json.encode(change).decode())
 

@@ -23,6 +23,7 @@ from app.models import FailureKind
 from app.sealing import Sealer
 from app.store import revisions, workspaces
 from app.store.shard import Shard, pack, reply, unpack
+from app.store.shards import Shards
 
 log = logging.getLogger(__name__)
 
@@ -76,20 +77,31 @@ _HASHES: dict[str, Reseal] = {
 }
 
 
-async def rotate(shard: Shard, sealer: Sealer) -> Rotated:
+async def rotate(shards: Shards, sealer: Sealer) -> Rotated:
     """Store everything as ``sealer`` seals it: what another key has sealed, and what is plain."""
     resealed: Counter[str] = Counter()
+    unreadable: Counter[str] = Counter()
+    complete = True
+    for shard in shards:
+        one = await _rotate_shard(shard, sealer, resealed, is_first=shard is shards.first)
+        unreadable.update(one.unreadable)
+        complete = complete and not one.found
+    return Rotated(resealed, unreadable, complete)
+
+
+async def _rotate_shard(shard: Shard, sealer: Sealer, resealed: Counter[str], is_first: bool) -> _Pass:
+    """Go over a shard until there is nothing to do, but not for ever; returns the last pass."""
     for _ in range(_PASSES):
         one = _Pass(shard, sealer)
-        await one.run()
+        await one.run(is_first)
         resealed.update(one.resealed)
         if not one.found:
-            return Rotated(resealed, one.unreadable, True)
-    return Rotated(resealed, one.unreadable, False)
+            break
+    return one
 
 
 class _Pass:
-    """One look at everything."""
+    """One look at everything in a shard."""
 
     def __init__(self, shard: Shard, sealer: Sealer) -> None:
         self._shard, self._sealer = shard, sealer
@@ -97,8 +109,8 @@ class _Pass:
         self.resealed: Counter[str] = Counter()
         self.unreadable: Counter[str] = Counter()
 
-    async def run(self) -> None:
-        """Look, and seal anew."""
+    async def run(self, is_first: bool) -> None:
+        """Look, and seal anew; the first shard also has what belongs to no workspace."""
         shard = self._shard
         for workspace in await workspaces.all_ids(shard):
             for name, reseal in _HASHES.items():
@@ -111,7 +123,8 @@ class _Pass:
                     found = [(key, value) for key, value in zip(keys, values, strict=True) if value]
                     await self._store(workspace, "", "attempts", found, _reseal_record)
             await self._reseal_audit(shard.keys.of(workspace, "audit"))
-        await self._reseal_audit(shard.keys.audit)
+        if is_first:
+            await self._reseal_audit(shard.keys.audit)
 
     async def _fields(self, workspace: str, name: str) -> AsyncIterator[list[tuple[str, bytes]]]:
         key, cursor = self._shard.keys.of(workspace, name), 0
@@ -183,11 +196,12 @@ class _Pass:
         return new
 
 
-async def warn_of_keys(shard: Shard) -> None:
+async def warn_of_keys(shards: Shards) -> None:
     """Say in the log what is wrong with the keys, as a process starts; Redis may come later."""
     try:
-        for warning in await warnings(shard):
-            log.warning("%s", warning)
+        for shard in shards:
+            for warning in await warnings(shard):
+                log.warning("%s", warning)
     except (RedisError, OSError) as error:
         log.info("whether what is stored can be decrypted could not be looked at: %s", error)
 
