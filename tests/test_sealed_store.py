@@ -16,8 +16,20 @@ from helpers import Target, claim_all, define, failed, succeeded
 from app.egress import make_egress
 from app.models import Attempt, Standing, State
 from app.sealing import Sealer, parse_keys
-from app.store import Shard, catalog, executions, orders, queue, revisions, rotation, ticking, triggers
+from app.store import (
+    Shard,
+    Shards,
+    catalog,
+    executions,
+    orders,
+    queue,
+    revisions,
+    rotation,
+    ticking,
+    triggers,
+)
 from app.store.queue import Ended
+from app.store.rotation import Rotated
 from workers import delivery
 from workers.transport import Transport
 
@@ -25,6 +37,10 @@ pytestmark = pytest.mark.anyio
 
 FIRST, SECOND = (base64.b64encode(os.urandom(32)).decode() for _ in range(2))
 SECRET = "hunter2"
+
+
+async def rotate(shard: Shard) -> Rotated:
+    return await rotation.rotate(Shards([shard]), shard.sealer)
 
 
 async def stored_values(shard: Shard) -> dict[str, bytes]:
@@ -64,7 +80,7 @@ async def test_a_rotation_between_reading_and_storing_makes_no_trigger_new(
     async def run_amid(name: str, *args: Any, **more: Any) -> Any:
         if name == "stage_triggers" and not rotated:
             rotated.append(True)
-            await rotation.rotate(make_shard(encryption_keys=f"{SECOND},{FIRST}"), shard.sealer)
+            await rotate(make_shard(encryption_keys=f"{SECOND},{FIRST}"))
         return await run(name, *args, **more)
 
     shard.run = run_amid  # type: ignore[method-assign]  # the moment between a read and a script
@@ -131,10 +147,10 @@ async def test_keys_are_introduced_changed_and_given_up(make_shard: ShardFactory
     for keys in (FIRST, f"{SECOND},{FIRST}"):
         shard = make_shard(encryption_keys=keys)
         assert await as_read(shard, letter) == wanted
-        done = await rotation.rotate(shard, shard.sealer)
+        done = await rotate(shard)
         assert (done.complete, done.unreadable) == (True, {})
         assert set(done.resealed) == {"definitions", "requests", "undo", "attempts", "audit"}
-        again = await rotation.rotate(shard, shard.sealer)
+        again = await rotate(shard)
         assert not again.resealed
         assert [key for key, value in (await stored_values(shard)).items() if SECRET.encode() in value] == []
         only = make_shard(encryption_keys=keys.split(",")[0])  # the key before is not needed any more
@@ -142,7 +158,7 @@ async def test_keys_are_introduced_changed_and_given_up(make_shard: ShardFactory
         assert await audited(only) == entries
 
     decrypting = Sealer(parse_keys(SECOND), only_opens=True)
-    assert (await rotation.rotate(make_shard(encryption_keys=SECOND), decrypting)).complete
+    assert (await rotation.rotate(Shards([make_shard(encryption_keys=SECOND)]), decrypting)).complete
     assert await as_read(plain, letter) == wanted
     assert await audited(plain) == entries
 
@@ -158,7 +174,7 @@ async def test_a_rotation_keeps_what_somebody_writes_meanwhile(make_shard: Shard
         return await run(name, *args, **more)
 
     shard.run = run_late  # type: ignore[method-assign]  # the moment between a read and a script
-    assert (await rotation.rotate(shard, shard.sealer)).complete
+    assert (await rotate(shard)).complete
     (one,) = (await catalog.read(shard, "acme")).triggers
     assert one.definition.headers == {"X-Key": "new"}
 
@@ -182,7 +198,7 @@ async def test_what_is_noted_while_an_audit_is_copied_is_kept_and_an_erased_one_
             return await run(name, *args, **more)
 
         shard.run = run_late  # type: ignore[method-assign]  # the moment between a read and a script
-        await rotation.rotate(shard, shard.sealer)
+        await rotate(shard)
     assert amid
     entries = [fields[b"entry"] for _, fields in await shard.redis.xrange(shard.keys.of("acme", "audit"))]
     assert len(entries) == (0 if erased else 2)
@@ -198,7 +214,7 @@ async def test_a_missing_key_fails_its_executions_and_no_others_and_the_api_says
         letter = await busy(sealed, clock)
         await store_set(plain, "other", one=define(url=target.url))
         wrong = make_shard(encryption_keys=SECOND)
-        await rotation.warn_of_keys(wrong)
+        await rotation.warn_of_keys(Shards([wrong]))
         assert "CAN'T BE DECRYPTED" in caplog.text
         clock.advance(60)
         await ticking.fire_due(wrong)
@@ -250,7 +266,7 @@ async def test_a_process_says_at_its_start_that_something_is_not_encrypted_with_
     await store_set(make_shard(), one="* * * * *")
     (warning,) = await rotation.warnings(shard)
     assert "rotate-keys" in warning
-    await rotation.rotate(shard, shard.sealer)
+    await rotate(shard)
     assert await rotation.warnings(shard) == []
     (warning,) = await rotation.warnings(make_shard())
     assert "DECRYPTED" in warning
@@ -275,8 +291,8 @@ async def test_the_texts_of_scripts_stay_plain_and_are_nobody_s_secret(
     assert found is not None
     assert found.attempts[0].message == one.attempts[0].message
     assert found.attempts[-1].snippet == "ok"
-    await rotation.rotate(shard, shard.sealer)
-    assert not (await rotation.rotate(shard, shard.sealer)).resealed
+    await rotate(shard)
+    assert not (await rotate(shard)).resealed
 
 
 async def rotate_keys(url: str, keys: str, *arguments: str) -> tuple[int, str]:

@@ -265,9 +265,9 @@ def _errors(
     if declared["body"] is not None:
         found.append(BodyTooLarge)
     if not declared["takes"].isdisjoint(("shard", "shards")):
-        found += (
-            [SealError, StoreUnavailable] if method == "GET" else [SealError, StoreUnavailable, NotConfirmed]
-        )
+        found += [SealError, StoreUnavailable]
+        if method != "GET":
+            found.append(NotConfirmed)
     return tuple(in_order(found))
 
 
