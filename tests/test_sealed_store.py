@@ -140,6 +140,7 @@ async def test_keys_are_introduced_changed_and_given_up(make_shard: ShardFactory
     letter = await busy(plain, clock)
     async with client_of(plain) as client:
         await ok(client.patch(f"{ACME}/triggers/one", json={"name": "x"}))
+    await plain.redis.set(plain.keys.of("acme", "outgoing"), b"\xa7hunter2")
     wanted = await as_read(plain, letter)
     entries = await audited(plain)
     assert any(SECRET.encode() in value for value in (await stored_values(plain)).values())
@@ -149,7 +150,7 @@ async def test_keys_are_introduced_changed_and_given_up(make_shard: ShardFactory
         assert await as_read(shard, letter) == wanted
         done = await rotate(shard)
         assert (done.complete, done.unreadable) == (True, {})
-        assert set(done.resealed) == {"definitions", "requests", "undo", "attempts", "audit"}
+        assert set(done.resealed) == {"definitions", "requests", "undo", "outgoing", "attempts", "audit"}
         again = await rotate(shard)
         assert not again.resealed
         assert [key for key, value in (await stored_values(shard)).items() if SECRET.encode() in value] == []

@@ -77,6 +77,9 @@ _HASHES: dict[str, Reseal] = {
 }
 
 
+_STRINGS = ("outgoing",)  # and the strings: a workspace's secrets, where it has any
+
+
 async def rotate(shards: Shards, sealer: Sealer) -> Rotated:
     """Store everything as ``sealer`` seals it: what another key has sealed, and what is plain."""
     resealed: Counter[str] = Counter()
@@ -116,6 +119,10 @@ class _Pass:
             for name, reseal in _HASHES.items():
                 async for page in self._fields(workspace, name):
                     await self._store(workspace, name, name, page, reseal)
+            for name in _STRINGS:
+                key = shard.keys.of(workspace, name)
+                value = await shard.redis.get(key)
+                await self._store(workspace, "", name, [(key, value)] if value else [], _reseal)
             for name in _EXECUTION_SETS:
                 async for ids in self._members(workspace, name):
                     keys = [*map(shard.keys.arq_job, ids), *map(shard.keys.arq_result, ids)]
