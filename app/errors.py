@@ -5,7 +5,6 @@ CronspaceError
 ├── ConfigError            a setting that can't be used: one line for the person who starts the process
 ├── DevError               `cronspace dev` can't start: one line, too
 ├── WrongDeployment        what is stored has another number of shards, or a later format
-├── SealError              a stored value that can't be decrypted
 └── ApiError               carries an HTTP status and a stable code
     ├── InvalidRequest     400, with one entry per fault
     ├── Unauthorized       401, who calls is not known
@@ -26,6 +25,7 @@ CronspaceError
     ├── TooManyRequests    429, a rate limit of the API
     ├── NotConfirmed       503, the change is stored, but not on as many replicas as it has to be
     ├── IssuerUnavailable  503, the keys that tokens are checked with can't be had
+    ├── SealError          503, a stored value can't be decrypted
     └── StoreUnavailable   503, Redis can't be reached or refuses to write
 """
 
@@ -56,10 +56,6 @@ class DevError(CronspaceError):
 
 class WrongDeployment(CronspaceError):
     """What is stored was not stored by processes like this one; the message says what to do."""
-
-
-class SealError(CronspaceError):
-    """A stored value that none of the encryption keys opens; the message does not repeat it."""
 
 
 class Fault(msgspec.Struct, frozen=True, order=True):
@@ -279,6 +275,19 @@ class IssuerUnavailable(ApiError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.headers = {"retry-after": "5"}
+
+
+class SealError(ApiError):
+    """A stored value can't be decrypted: `CRONSPACE_ENCRYPTION_KEYS` lacks its key."""
+
+    status = 503
+    code = "encryption_key_missing"
+    title = "A stored value can't be decrypted"
+    sends: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before trying again."}
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.headers = {"retry-after": "60"}  # a person has to mend it
 
 
 class NotConfirmed(ApiError):

@@ -41,6 +41,7 @@ from app.errors import ConfigError
 from app.logs import set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
+from app.store.rotation import warn_of_keys
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         watching = [asyncio.create_task(Loop("watcher", one.watch).run()) for one in used.replicas]
+        watching.append(asyncio.create_task(warn_of_keys(used)))
         try:
             yield
         finally:

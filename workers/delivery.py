@@ -154,6 +154,8 @@ async def attempt(
         return sent
 
     try:
+        if execution.unreadable:
+            raise SendError(FailureKind.INTERNAL, execution.unreadable)
         prepared = prepare(execution.definition)
         request = build_request(prepared, execution, started_ms)
         async with asyncio.timeout(prepared.timeout):

@@ -54,6 +54,7 @@ from app.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotConfirmed,
+    SealError,
     StoreUnavailable,
 )
 from app.store import Shards
@@ -265,7 +266,9 @@ def _errors(
     if declared["body"] is not None:
         found.append(BodyTooLarge)
     if not declared["takes"].isdisjoint(("shard", "shards")):
-        found += [StoreUnavailable] if method == "GET" else [StoreUnavailable, NotConfirmed]
+        found += [SealError, StoreUnavailable]
+        if method != "GET":
+            found.append(NotConfirmed)
     return tuple(in_order(found))
 
 
