@@ -26,7 +26,6 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from app.config import Settings
-from app.egress import make_egress
 from app.models import State
 from app.store import Shard, queue, ticking, upkeep
 from app.store.queue import Claimed, Ended
@@ -34,6 +33,7 @@ from app.store.shard import pack, unpack
 from workers import delivery
 from workers.failures import NotSent
 from workers.loops import Loop
+from workers.outgoing import OutgoingCache, Ready
 from workers.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -48,11 +48,12 @@ _LAST_CALL_SECONDS = 0.5  # for a call to Redis that is under way when the worke
 class Held:
     """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
 
-    __slots__ = ("aborted", "begun", "execution", "until")
+    __slots__ = ("aborted", "begun", "execution", "outgoing", "until")
 
-    def __init__(self, execution: Claimed, until: float) -> None:
+    def __init__(self, execution: Claimed, until: float, outgoing: Ready) -> None:
         self.execution = execution  # as it was claimed last
         self.until = until
+        self.outgoing = outgoing
         self.begun = False  # the request was: something of it may have arrived
         self.aborted = False  # cancelled in Redis: its outcome is nobody's business any more
 
@@ -91,7 +92,7 @@ class Worker(arq.Worker):
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
-        self._egress = make_egress(settings.egress_allow, settings.egress_deny, settings.egress_ports)
+        self._outgoing = OutgoingCache(shard)
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
         self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
@@ -189,11 +190,14 @@ class Worker(arq.Worker):
             return self.settings.poll_seconds
         begun = time.monotonic()
         claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
+        outgoing = await self._outgoing.load(
+            claim.executions
+        )  # when that fails, the same claim is made again
         self._claims += 1
         self._set_clock(claim.now)
         until = begun + self.settings.lease_seconds
         for execution in claim.executions:
-            self._start(execution, until)
+            self._start(execution, until, outgoing.get(execution.workspace, self._outgoing.usual))
         ready = claim.next_ready is not None and claim.next_ready <= claim.now
         self._starved = ready and self._free_places() == 0
         if claim.next_ready is None or self._starved:
@@ -221,7 +225,9 @@ class Worker(arq.Worker):
                 continue
             del self._held[ended.id]
             if came_back:
-                self._start(held.execution, held.until)  # recorded, and already ours again: the next attempt
+                self._start(
+                    held.execution, held.until, held.outgoing
+                )  # recorded, and already ours again: the next attempt
             self._count(ended, state)
         self.claimer.wake()
         return 0 if self._ended else self.settings.poll_seconds
@@ -273,14 +279,14 @@ class Worker(arq.Worker):
 
     # One execution.
 
-    def _start(self, execution: Claimed, until: float) -> None:
+    def _start(self, execution: Claimed, until: float, outgoing: Ready) -> None:
         running = self._held.get(execution.id)
         if running is not None:
             # Its lease had lapsed and it came back to us, who still send it: that is a renewal. Or it is the
             # next attempt, claimed before we heard that this one is recorded: then `finish` starts it.
-            running.execution, running.until = execution, until
+            running.execution, running.until, running.outgoing = execution, until, outgoing
             return
-        held = self._held[execution.id] = Held(execution, until)
+        held = self._held[execution.id] = Held(execution, until, outgoing)
         task = self.tasks[execution.id] = asyncio.create_task(self._run(execution, held))
         task.add_done_callback(lambda done: self._settle(execution.id, held, done))
 
@@ -289,7 +295,7 @@ class Worker(arq.Worker):
         started = self._now()
         try:
             return await delivery.attempt(
-                self._transport, execution, started, self.name, held.may_send, self._egress
+                self._transport, execution, started, self.name, held.outgoing, held.may_send
             )
         except NotSent:
             # Perhaps another worker's by now: not sent, and not to be reported either.
