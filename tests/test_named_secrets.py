@@ -185,8 +185,20 @@ async def test_number_and_size_of_secrets_are_bounded(make_shard: ShardFactory) 
             problem = await refused(client.put(f"{path}/a", json={"value": value}), 400, "invalid_request")
             assert problem["errors"][0]["path"] == "value"
             assert "üü" not in str(problem)
+        for escapes in (b"\\ud800\\ud800abcd", b"\\ud800", b"\\udc00abcd"):
+            body = b'{"value": "%s"}' % escapes
+            await refused(client.put(f"{path}/a", content=body), 400, "invalid_request")
         for name in ("a", "b"):
             await ok(client.put(f"{path}/{name}", json={"value": "ü" * 8}), 201)
         await refused(client.put(f"{path}/c", json={"value": "hunter2"}), 409, "too_many_secrets")
         await ok(client.put(f"{path}/b", json={"value": "hunter2"}))
         await refused(client.put(f"{path}/2nd", json={"value": "hunter2"}), 400, "invalid_request")
+
+
+async def test_a_value_in_the_message_of_a_failure_is_masked(make_shard: ShardFactory) -> None:
+    shard = make_shard(real_time=True)
+    async with client_of(shard) as client, worker_running(make_shard(real_time=True)):
+        await ok(client.put(f"{ACME}/secrets/host", json={"value": "127.0.0.1"}), 201)
+        await store_set(shard, t=define("0 0 1 1 *", url="http://127.0.0.1:9/", max_retries=0))
+        execution = await run_once(client)
+        assert execution["error"]["message"].startswith(f"can't connect to {MASK}:9")
