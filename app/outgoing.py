@@ -87,24 +87,29 @@ class Masker:
     def __init__(self, values: Iterable[str]) -> None:
         forms = {form for value in values for make in _FORMS for form in make(value)}
         self._forms = sorted(forms, key=len, reverse=True)  # the longest first: one may be in another
-        self._search = re.compile("|".join(map(re.escape, self._forms))) if forms else None
+        self._beginnings = [(form[:LEAST_VALUE], form) for form in self._forms]
 
     def __call__(self, text: str) -> str:
         """The text with masks; a value that its end cuts off is masked, too."""
-        if self._search is None or not text:
+        if not text:
             return text
-        text = self._search.sub(MASK, text)
-        cut = min((self._cut_off(text, form) for form in self._forms), default=len(text))
-        return text if cut == len(text) else text[:cut] + MASK
+        for form in [form for form in self._forms if form in text]:  # much faster than one expression for all
+            text = text.replace(form, MASK)
+        whole = text.rstrip("\ufffd")  # half a character
+        end = whole[-len(self._forms[0]) :] if self._forms else ""
+        begun = [form for beginning, form in self._beginnings if beginning in end]
+        cut = min((_cut_off(whole, form) for form in begun), default=len(whole))
+        return text if cut == len(whole) else whole[:cut] + MASK
 
-    def _cut_off(self, text: str, form: str) -> int:
-        """Where the beginning of a value stands that goes on behind the end of the text, else its length."""
-        start = max(0, len(text) - len(form) + 1)
-        while (start := text.find(form[:LEAST_VALUE], start)) >= 0:
-            if form.startswith(text[start:]):
-                return start
-            start += 1
-        return len(text)
+
+def _cut_off(text: str, form: str) -> int:
+    """Where the beginning of a value stands that goes on behind the end of a text, else the text's length."""
+    start = max(0, len(text) - len(form) + 1)
+    while (start := text.find(form[:LEAST_VALUE], start)) >= 0:
+        if form.startswith(text[start:]):
+            return start
+        start += 1
+    return len(text)
 
 
 def _in_urls(value: str) -> list[str]:

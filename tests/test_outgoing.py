@@ -58,6 +58,8 @@ async def test_changes_at_the_same_time_are_all_kept(make_shard: ShardFactory) -
         ("<p>a/b cü&quot;</p>", f"<p>{MASK}</p>"),
         ("cut hunter", f"cut {MASK}"),
         ("cut hunt", f"cut {MASK}"),
+        ("cut a/b c\ufffd", f"cut {MASK}"),
+        ("whole \ufffd", "whole \ufffd"),
         ("no hun", "no hun"),
         ("hunters", "hunters"),
         ("", ""),
