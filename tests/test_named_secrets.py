@@ -111,6 +111,7 @@ async def test_a_secret_that_is_missing_or_does_not_fit_fails_at_once_and_sends_
         problem = await refused(client.delete(f"{path}/token"), 409, "secret_in_use")
         assert "'t'" in problem["detail"]
         await ok(client.delete(f"{path}/token?force=true"))
+        await refused(client.delete(f"{path}/token"), 404, "not_found")
         execution = await run_once(client)
         assert (execution["attempt_count"], execution["state"]) == (1, "failed")
         assert execution["error"] == {"kind": "secret", "message": "the workspace has no secret 'token'"}

@@ -147,6 +147,6 @@ async def test_what_cant_be_opened_fails_its_own_workspace_only(make_shard: Shar
             for workspace in ("acme", "other"):
                 await store_set(shard, workspace, t=once(target))
             execution = await run_once(client)
-            assert execution["error"]["kind"] == "secret"
+            assert execution["error"]["kind"] == "internal"
             assert "CRONSPACE_ENCRYPTION_KEYS" in execution["error"]["message"]
             assert (await run_once(client, "other"))["state"] == "succeeded"

@@ -145,6 +145,8 @@ async def attempt(
         return sent
 
     try:
+        if outgoing.fault:
+            raise SendError(FailureKind.INTERNAL, outgoing.fault)
         prepared = prepare(execution.definition)
         request = build_request(prepared, execution, started_ms, outgoing)
         async with asyncio.timeout(prepared.timeout):
@@ -184,8 +186,6 @@ def interrupted(execution: Claimed, started_ms: int, now_ms: int, worker: str) -
 
 def build_request(prepared: Prepared, execution: Claimed, now_ms: int, outgoing: Ready) -> bytes:
     """The request of one attempt, as it goes over the wire; raises ``Unfilled``."""
-    if outgoing.fault:
-        raise Unfilled(outgoing.fault)
     head, body = prepared.head, prepared.body
     if prepared.templates is not None:
         head, body = prepared.templates.render(_moment(execution, now_ms, outgoing.secrets))

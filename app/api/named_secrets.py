@@ -151,6 +151,8 @@ async def delete_secret(
     shard: Shard, call: Call, workspace_id: WorkspaceId, secret_name: SecretName, query: DeleteQuery
 ) -> SecretDeleted:
     """Delete a secret that no trigger uses; with `force` any. What uses it then fails, and sends nothing."""
+    if secret_name not in (await store.read(shard, workspace_id)).secrets:
+        raise _none(workspace_id, secret_name)
     users = [] if query.force else (await store.users(shard, workspace_id)).get(secret_name, [])
     if users:
         more = f" and {len(users) - _USERS_TOLD} more" if len(users) > _USERS_TOLD else ""
@@ -163,7 +165,7 @@ async def delete_secret(
     def remove(before: Outgoing) -> Outgoing:
         left = {name: one for name, one in before.secrets.items() if name != secret_name}
         if len(left) == len(before.secrets):
-            raise NotFound(f"There is no secret {secret_name!r} in {workspace_id!r}.")
+            raise _none(workspace_id, secret_name)
         return structs.replace(before, secrets=left)
 
     await store.change(shard, workspace_id, remove)
@@ -179,3 +181,7 @@ def _shown(name: str, one: NamedSecret, users: list[str]) -> ShownSecret:
         used_by_count=len(users),
         used_by=users[:_USERS_SHOWN],
     )
+
+
+def _none(workspace: str, name: str) -> NotFound:
+    return NotFound(f"There is no secret {name!r} in {workspace!r}.")
