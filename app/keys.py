@@ -13,6 +13,23 @@ FINISHED_STATES = ("succeeded", "failed", "cancelled", "skipped", "missed")
 
 
 FIRST = "cs:{0}:"  # what keys of the first shard begin with
+# HASH: what every process has to agree on: shards (their number), format (of what is stored), moving (the
+# number that workspaces are being moved to)
+DEPLOYMENT = f"{FIRST}deployment"
+
+
+def shard_number(workspace: str, shards: int) -> int:
+    """The shard of a workspace, 0 to ``shards`` - 1. One more shard moves one workspace in that number.
+
+    Jump consistent hash (Lamping and Veach, 2014) of the first eight bytes of the id's SHA-256.
+    """
+    key = int.from_bytes(hashlib.sha256(workspace.encode()).digest()[:8])
+    found, following = 0, 0
+    while following < shards:
+        found = following
+        key = key * 2862933555777941757 + 1 & 0xFFFF_FFFF_FFFF_FFFF
+        following = int((found + 1) * (1 << 31) / ((key >> 33) + 1))
+    return found
 
 
 class Keys:
@@ -38,7 +55,7 @@ class Keys:
         self.clears = f"{self.prefix}clears"  # workspace with executions of removed triggers
         self.trims = f"{self.prefix}trims"  # workspace with finished executions that get too old
         self.erases = f"{self.prefix}erases"  # workspace that is being erased
-        # HASH: workspace → version of what its requests go out with beside its triggers, if anything
+        # ZSET: workspace → version of what its requests go out with beside its triggers, if anything
         self.outgoing = f"{self.prefix}outgoing"
         # What belongs to no shard lies in the first one, whose tag it carries, so that every process finds it
         # however many shards there are.

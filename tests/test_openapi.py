@@ -28,7 +28,7 @@ from app.auth.keys import ApiKey, new_key
 from app.formats import FORMATS
 from app.main import NOUNS, create_app
 from app.outgoing import NamedSecret, Outgoing, SigningSecret
-from app.store import Shard, api_keys, connect, orders, outgoing, queue, ticking, triggers
+from app.store import Shard, Shards, api_keys, connect, orders, outgoing, queue, ticking, triggers
 
 pytestmark = pytest.mark.anyio
 
@@ -228,7 +228,7 @@ class Contended(Shard):
             meta = self.keys.of(str(workspace), "meta")
             await self.redis.hset(meta, "serial", f"not {args}")  # type: ignore[misc]
         if self.contended and name == "change_outgoing":
-            await self.redis.hset(self.keys.outgoing, "acme", f"not {args}")  # type: ignore[misc]
+            await self.redis.zadd(self.keys.outgoing, {"acme": int(args[1]) + 1})
         return await super().run(name, *args, **kwargs)
 
 
@@ -353,7 +353,7 @@ async def test_schemathesis_finds_nothing(make_shard: ShardFactory, clock: Clock
     (execution,) = await claim_all(shard)
     assert execution.id == f"acme:nightly-report:{START + 40_000}"
     await queue.finish(shard, [failed(execution, clock.now)])
-    config = uvicorn.Config(create_app(shard.settings, shard), port=0, log_config=None)
+    config = uvicorn.Config(create_app(shard.settings, Shards([shard])), port=0, log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     try:

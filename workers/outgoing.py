@@ -39,7 +39,7 @@ class Ready(Struct, frozen=True, eq=False):
 
 
 class _Kept(Struct, frozen=True):
-    version: bytes
+    version: int
     size: int
     ready: Ready
 
@@ -79,7 +79,7 @@ class OutgoingCache:
             if workspace not in wanted:
                 self._forget(workspace)
 
-    def _has(self, workspace: str, version: bytes) -> bool:
+    def _has(self, workspace: str, version: int) -> bool:
         known = self._known.get(workspace)
         return known is not None and known.version == version
 

@@ -13,9 +13,10 @@ from app.store import catalog
 from app.store.shard import Shard
 
 _TRIES = 8
+_VERSION_BITS = 50  # scores are exact up to 53
 _PAGE = 500  # triggers looked at together
 
-Stored = tuple[bytes, Outgoing]  # with its version, which is empty where there is nothing
+Stored = tuple[int, Outgoing]  # with its version, 0 where there is nothing
 
 
 async def read(shard: Shard, workspace: str) -> Outgoing:
@@ -37,7 +38,7 @@ async def _change(shard: Shard, workspace: str, alter: Callable[[Outgoing], Outg
         base, before = await _read(shard, workspace)
         after = alter(before)
         packed = pack_outgoing(after)
-        version = secrets.token_bytes(8) if packed else b""
+        version = 1 + secrets.randbits(_VERSION_BITS) if packed else 0
         status = await shard.run(
             "change_outgoing", workspace, base, version, shard.sealer.seal(packed) if packed else b""
         )
@@ -48,18 +49,18 @@ async def _change(shard: Shard, workspace: str, alter: Callable[[Outgoing], Outg
     raise ReplaceConflict("Other changes of the same workspace kept coming between; try again.")
 
 
-async def load(shard: Shard, workspaces: Sequence[str]) -> dict[str, tuple[bytes, bytes | SealError]]:
+async def load(shard: Shard, workspaces: Sequence[str]) -> dict[str, tuple[int, bytes | SealError]]:
     """Version and packed value of workspaces, of those that have any, in one read.
 
     What can't be opened comes as the error, so that it fails its own workspace only.
     """
     async with shard.redis.pipeline(transaction=True) as pipe:  # or a version might get another's value
-        pipe.hmget(shard.keys.outgoing, list(workspaces))
+        pipe.zmscore(shard.keys.outgoing, list(workspaces))
         for workspace in workspaces:
             pipe.get(shard.keys.of(workspace, "outgoing"))
         versions, *values = await pipe.execute()
     return {
-        workspace: (version, _opened(shard, value))
+        workspace: (int(version), _opened(shard, value))
         for workspace, version, value in zip(workspaces, versions, values, strict=True)
         if version is not None and value is not None
     }
@@ -120,7 +121,7 @@ def unknown_secret(name: str, known: Iterable[str]) -> str:
 async def _read(shard: Shard, workspace: str) -> Stored:
     found = (await load(shard, [workspace])).get(workspace)
     if found is None:
-        return b"", NOTHING
+        return 0, NOTHING
     version, packed = found
     if isinstance(packed, SealError):
         raise packed

@@ -26,7 +26,7 @@ class Claimed(Struct, frozen=True):
     definition: bytes
     anchor: int  # from where the trigger's interval counts, ms; 0 for none
     token: str
-    outgoing: bytes = b""  # version of what the workspace's requests go out with; empty: nothing
+    outgoing: int = 0  # version of what the workspace's requests go out with; 0: nothing
 
 
 class Claim(Struct, frozen=True):
@@ -67,7 +67,9 @@ async def claim(shard: Shard, worker: str, number: int, at_most: int) -> Claim:
         int(shard.settings.lease_seconds * 1000),
         shard.settings.max_takeovers,
     )
-    outgoing = {name.decode(): version for name, version in zip(reply[2][::2], reply[2][1::2], strict=True)}
+    outgoing = {
+        name.decode(): int(version) for name, version in zip(reply[2][::2], reply[2][1::2], strict=True)
+    }
     executions = []
     for index in range(3, len(reply), 5):
         id_, job, definition, anchor, token = reply[index : index + 5]
@@ -84,7 +86,7 @@ async def claim(shard: Shard, worker: str, number: int, at_most: int) -> Claim:
                 definition,
                 anchor,
                 token.decode(),
-                outgoing.get(workspace, b""),
+                outgoing.get(workspace, 0),
             )
         )
     return Claim(reply[0], None if reply[1] < 0 else reply[1], executions)

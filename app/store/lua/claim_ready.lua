@@ -190,7 +190,7 @@ local function note_outgoing()
   if #names == 0 or redis.call('EXISTS', outgoing_key) == 0 then
     return
   end
-  for index, version in ipairs(redis.call('HMGET', outgoing_key, unpack(names))) do
+  for index, version in ipairs(redis.call('ZMSCORE', outgoing_key, unpack(names))) do
     if version then
       table.insert(reply[3], names[index])
       table.insert(reply[3], version)
