@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 import pytest
 from calls import ACME, client_of, ok, once, run_once, store_set
-from conftest import RedisServer, ShardFactory
+from conftest import ShardFactory
 from examples import ADMIN_KEY, OPERATIONS, path_of
 from helpers import Received, Target, worker_running
+from redis_servers import RedisServer
 
 from app.signing import generate_secret, parse_secret
 
