@@ -58,7 +58,7 @@ async def load(shard: Shard, workspaces: Sequence[str]) -> dict[str, tuple[int, 
         pipe.zmscore(shard.keys.outgoing, list(workspaces))
         for workspace in workspaces:
             pipe.get(shard.keys.of(workspace, "outgoing"))
-        versions, *values = await pipe.execute()
+        versions, *values = await shard.read_together(pipe)
     return {
         workspace: (int(version), _opened(shard, value))
         for workspace, version, value in zip(workspaces, versions, values, strict=True)
