@@ -79,6 +79,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     egress_ca_file: str = ""
 
     max_triggers: Positive = 10_000
+    max_secrets: Count = 100
+    max_secret_bytes: Annotated[int, Meta(ge=16, le=1_048_576)] = 4096
     max_body_bytes: Positive = 8_388_608
     confirm_delete_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     snippet_bytes: Count = 4096
@@ -243,6 +245,8 @@ HELP: dict[str, tuple[str, str]] = {
         "File of CA certificates that targets are held against; empty: the system's",
     ),
     "max_triggers": ("CRONSPACE_MAX_TRIGGERS", "Triggers in one replace"),
+    "max_secrets": ("CRONSPACE_MAX_SECRETS", "Named secrets that a workspace may have"),
+    "max_secret_bytes": ("CRONSPACE_MAX_SECRET_BYTES", "Largest value of a named secret"),
     "max_body_bytes": ("CRONSPACE_MAX_BODY_BYTES", "Largest request body that the API reads"),
     "confirm_delete_share": (
         "CRONSPACE_CONFIRM_DELETE_SHARE",

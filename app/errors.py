@@ -19,6 +19,8 @@ CronspaceError
     ├── ExecutionFinished  409, what has ended can't be cancelled
     ├── NotDeadLetter      409, only dead letters are retried and deleted
     ├── AlreadyRetried     409, the dead letter was retried before
+    ├── TooManySecrets     409, there are as many secrets as a workspace may have
+    ├── SecretInUse        409, triggers use the secret that is to be deleted
     ├── TooManyKeys        409, there are as many API keys as there may be
     ├── RevisionConflict   412, somebody else changed the set first
     ├── IdempotencyConflict  422, the key was used for another call
@@ -229,6 +231,22 @@ class TooManyKeys(ApiError):
     status = 409
     code = "too_many_keys"
     title = "Too many API keys"
+
+
+class TooManySecrets(ApiError):
+    """The workspace has as many secrets as it may have; delete one first."""
+
+    status = 409
+    code = "too_many_secrets"
+    title = "Too many secrets"
+
+
+class SecretInUse(ApiError):
+    """Triggers use the secret; with `force=true` it is deleted all the same."""
+
+    status = 409
+    code = "secret_in_use"
+    title = "Secret in use"
 
 
 class RevisionConflict(ApiError):

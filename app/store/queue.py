@@ -29,7 +29,7 @@ class Claimed(Struct, frozen=True):
     definition: bytes
     anchor: int  # from where the trigger's interval counts, ms; 0 for none
     token: str
-    secrets: tuple[bytes, ...] = ()  # the workspace's, which sign its requests; while rotated, more than one
+    outgoing: int = 0  # version of what the workspace's requests go out with; 0: nothing
     unreadable: str = ""  # why there is no definition: its key is missing
 
 
@@ -72,15 +72,30 @@ async def claim(shard: Shard, worker: str, number: int, at_most: int) -> Claim:
         int(shard.settings.lease_seconds * 1000),
         shard.settings.max_takeovers,
     )
+    outgoing = {
+        name.decode(): int(version) for name, version in zip(reply[2][::2], reply[2][1::2], strict=True)
+    }
     executions = []
-    for index in range(2, len(reply), 5):
+    for index in range(3, len(reply), 5):
         id_, job, definition, anchor, token = reply[index : index + 5]
         execution = id_.decode()
         workspace, trigger, slot = split_execution_id(execution)
         attempts = _job.decode(job).k.get("attempts", [])
         plain, unreadable = _opened(shard, definition)
-        claimed = Claimed(execution, workspace, trigger, slot, attempts, plain, anchor, token.decode())
-        executions.append(structs.replace(claimed, unreadable=unreadable) if unreadable else claimed)
+        executions.append(
+            Claimed(
+                execution,
+                workspace,
+                trigger,
+                slot,
+                attempts,
+                plain,
+                anchor,
+                token.decode(),
+                outgoing.get(workspace, 0),
+                unreadable,
+            )
+        )
     return Claim(reply[0], None if reply[1] < 0 else reply[1], executions)
 
 

@@ -102,7 +102,7 @@ class Shard:
         return parsed
 
     def turn(self, workspace: str) -> asyncio.Lock:
-        """Changes of a workspace's set take turns in this process; compare-and-set is for the others."""
+        """Changes of a workspace, or a part, take turns in this process; others compare and set."""
         return self._turns.setdefault(workspace, asyncio.Lock())
 
     async def take_chores(self, chores: str, at_most: int, lease_ms: int) -> tuple[list[bytes], bytes]:

@@ -26,7 +26,7 @@ from app.errors import (
 from app.models import Changes, Definition, Replaced, pack_definition
 from app.schedule import schedule_of
 from app.schedule.late import slots_to_hold
-from app.store import definitions, revisions, ticking
+from app.store import definitions, outgoing, revisions, ticking
 from app.store.shard import Shard, pack, reply, unpack
 
 T = TypeVar("T")
@@ -264,6 +264,7 @@ async def _entries(
     anchors = await _anchors(shard, workspace, intervals)
     if not any_at:
         await check_past(shard, workspace, triggers, now, in_set=in_set)
+    await outgoing.check_secrets(shard, workspace, triggers, in_set=in_set)
     slots = _FirstSlots(workspace, now, int(shard.settings.look_ahead_seconds * 1000))
 
     def build() -> list[list[Any]]:
