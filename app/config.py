@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     max_jobs: Positive = 100
     max_concurrency: Count = 10
+    max_rate: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
     worker_name: str = ""
     lease_seconds: Annotated[float, Meta(ge=1)] = 15.0
     grace_seconds: Annotated[float, Meta(ge=0)] = 8.0
@@ -166,6 +167,11 @@ HELP: dict[str, tuple[str, str]] = {
     "max_concurrency": (
         "CRONSPACE_MAX_CONCURRENCY",
         "Executions at once of one workspace over all workers; 0: no bound",
+    ),
+    "max_rate": (
+        "CRONSPACE_MAX_RATE",
+        "Requests a second of one workspace over all workers, evenly spread; fractions such as 0.5 are fine;"
+        " 0: no bound",
     ),
     "worker_name": (
         "CRONSPACE_WORKER_NAME",

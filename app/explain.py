@@ -59,6 +59,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     last: Sequence[LastSlot]  # newest first
     open: Sequence[Open]  # newest first
     max_concurrency: int
+    max_rate: float  # a second; 0: no bound
+    held: int  # executions that hold a place of the workspace
     deadline_seconds: float
     worker_seen: int | None  # when a worker last called, ms
 
@@ -265,6 +267,10 @@ def _standing_of(facts: Facts, one: Open) -> tuple[Code, str]:
     match one.waits_in:
         case "backlog":
             limit = facts.max_concurrency
+            if facts.max_rate and (not limit or facts.held < limit):
+                return "waiting_for_rate", (
+                    f"waits until its workspace may send again: max_rate is {facts.max_rate:g} a second."
+                )
             return "waiting_for_place", (
                 f"waits for a free place: all of its workspace are taken (max_concurrency {limit})."
             )

@@ -22,6 +22,7 @@ Code = Literal[
     "running",
     "ready",
     "waiting_for_place",
+    "waiting_for_rate",
     "waiting_in_line",
     "waiting_for_live",
     "waiting_for_jitter",

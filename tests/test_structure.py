@@ -110,9 +110,9 @@ class Machine:
                 ]
                 await orders.make(shard, "acme", "retry", made, yielding=not given_)
             case "places":
-                await workspaces.configure(
-                    shard, "acme", workspaces.WorkspaceSettings(max_concurrency=given_)
-                )
+                await workspaces.change(shard, "acme", {"max_concurrency": given_})
+            case "rate":
+                await workspaces.change(shard, "acme", {"max_rate": given_})
             case "clear":
                 await upkeep.clear_removed(shard)
                 await upkeep.trim_finished(shard)
@@ -171,7 +171,9 @@ class Machine:
         limit = int(await redis.hget(of("acme", "meta"), "max_concurrency") or 3)
         self.most = max(self.most, limit or 10_000)  # fewer places take none away
         assert len(at["admitted"]) <= self.most
-        assert not at["backlog"] or len(at["admitted"]) >= limit > 0, "waits beside a free place"
+        waits_for_place = len(at["admitted"]) >= limit > 0
+        waits_for_rate = await redis.zscore(shard.keys.paced, "acme") is not None
+        assert not at["backlog"] or waits_for_place or waits_for_rate, "waits beside a free place"
         assert not at["late"] or await redis.zscore(shard.keys.late, "acme") is not None
         active, lined = set(), set()
         for kind, found in (("active", active), ("line", lined)):
@@ -209,6 +211,7 @@ class Machine:
     async def drain(self) -> None:
         """Let everything end."""
         await self.do("hold", False)
+        await self.do("rate", None)
         await triggers.replace(self.shard, "acme", [])
         for number in range(1000, 1400):
             if not await executions.open_ids(self.shard, "acme"):
@@ -253,6 +256,7 @@ steps = st.one_of(
     st.tuples(st.just("backfill"), st.tuples(ids, st.booleans())),
     st.tuples(st.just("retry"), st.booleans()),
     st.tuples(st.just("places"), st.sampled_from([0, 1, 3, 8])),
+    st.tuples(st.just("rate"), st.sampled_from([None, 0.02, 0.3, 50])),
     st.tuples(st.just("clear"), st.none()),
 )
 

@@ -161,16 +161,16 @@ class Worker(arq.Worker):
     # One round of each loop. They return the seconds until the next.
 
     async def tick(self) -> float:
-        """Fire what is due; sleep until the next slot."""
+        """Fire what is due, and let in what a rate held back; sleep until there is more to do."""
         fired = await ticking.fire_due(self._shard)
         self._set_clock(fired.now)
         if fired.made:
             self.claimer.wake()
         if fired.dry:
             self.refiller.wake()
-        if fired.next_slot is None:
+        if fired.next_look is None:
             return self.settings.poll_seconds
-        return min(max(fired.next_slot - fired.now, 0) / 1000, self.settings.poll_seconds)
+        return min(max(fired.next_look - fired.now, 0) / 1000, self.settings.poll_seconds)
 
     async def refill(self) -> float:
         """Compute slots for triggers that run low."""
@@ -261,6 +261,8 @@ class Worker(arq.Worker):
                     self.ticker.wake()
                     self.refiller.wake()
                     self.janitor.wake()
+                elif what == "paced":
+                    self.ticker.wake()
                 elif what == "cancel":
                     self._abort(execution)
                 else:

@@ -116,6 +116,11 @@ async def waits_in(shard: Shard, workspace: str, ids: Sequence[str]) -> list[str
     ]
 
 
+async def places_held(shard: Shard, workspace: str) -> int:
+    """How many of its places a workspace's executions hold: ready or running ones."""
+    return await reply(shard.redis.zcard(shard.keys.of(workspace, "admitted")))
+
+
 async def last_slots(shard: Shard, workspace: str, trigger: str) -> list[LastSlot]:
     """A trigger's last slots, newest first. They outlive their executions."""
     stored = await reply(shard.redis.hget(shard.keys.of(workspace, "last"), trigger))
