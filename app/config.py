@@ -51,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_jobs: Positive = 100
     max_concurrency: Count = 10
     max_rate: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
+    max_concurrency_per_host: Count = 0
     worker_name: str = ""
     lease_seconds: Annotated[float, Meta(ge=1)] = 15.0
     grace_seconds: Annotated[float, Meta(ge=0)] = 8.0
@@ -172,6 +173,10 @@ HELP: dict[str, tuple[str, str]] = {
         "CRONSPACE_MAX_RATE",
         "Requests a second of one workspace over all workers, evenly spread; fractions such as 0.5 are fine;"
         " 0: no bound",
+    ),
+    "max_concurrency_per_host": (
+        "CRONSPACE_MAX_CONCURRENCY_PER_HOST",
+        "Requests at once to one target host, of all workspaces and workers together; more wait. 0: no bound",
     ),
     "worker_name": (
         "CRONSPACE_WORKER_NAME",

@@ -284,6 +284,12 @@ def _standing_of(facts: Facts, one: Open) -> tuple[Code, str]:
                 "is caught up, retried or filled in afterwards: it waits until no live execution is ready."
             )
         case "waiting":
+            jitter = facts.trigger.definition.jitter_seconds if facts.trigger else 0
+            if (execution.next_attempt or 0) > execution.slot + jitter * 1000:
+                return "waiting_for_host", (
+                    "waits for its target: as many requests as may be are on their way to that host"
+                    " (CRONSPACE_MAX_CONCURRENCY_PER_HOST)."
+                )
             until = f" until {_when(facts, execution.next_attempt)}" if execution.next_attempt else ""
             return "waiting_for_jitter", f"waits{until}, for its share of the jitter."
     return "ready", "is ready, and waits for a worker to take it."

@@ -16,7 +16,19 @@ from app.clock import day_of
 from app.config import Settings
 from app.keys import split_execution_id
 from app.models import Definition, State
-from app.store import Shard, connect, executions, holds, orders, queue, ticking, triggers, upkeep, workspaces
+from app.store import (
+    Shard,
+    connect,
+    executions,
+    holds,
+    hosts,
+    orders,
+    queue,
+    ticking,
+    triggers,
+    upkeep,
+    workspaces,
+)
 from app.store.queue import Claimed, Ended
 
 PLACES = ("admitted", "backlog", "waiting", "late", "lined")
@@ -85,7 +97,9 @@ class Machine:
             case "claim":
                 self.number += 1
                 claim = await queue.claim(shard, f"w{given_}", self.number, 1 + given_ * 3)
-                self.held += claim.executions
+                self.held += await self.enter(claim.executions) if given_ % 2 else claim.executions
+            case "leave":
+                await hosts.keep(self.shard, "w", [], [(one.id, "host") for one in self.held], given_)
             case "end":
                 await self.end(given_)
             case "cancel":
@@ -116,6 +130,11 @@ class Machine:
             case "clear":
                 await upkeep.clear_removed(shard)
                 await upkeep.trim_finished(shard)
+
+    async def enter(self, claimed: list[Claimed]) -> list[Claimed]:
+        """Those that have one of the two places of a host that all go to; the others wait for one."""
+        entered = await hosts.enter(self.shard, "w", [(one, "host") for one in claimed])
+        return [one for one, is_in in zip(claimed, entered, strict=True) if is_in]
 
     async def order(self, kind: Any, id_: str, slots: list[int], how: bool) -> None:
         if await triggers.read_definitions(self.shard, "acme", [id_]) != [None]:
@@ -257,6 +276,7 @@ steps = st.one_of(
     st.tuples(st.just("retry"), st.booleans()),
     st.tuples(st.just("places"), st.sampled_from([0, 1, 3, 8])),
     st.tuples(st.just("rate"), st.sampled_from([None, 0.02, 0.3, 50])),
+    st.tuples(st.just("leave"), st.booleans()),
     st.tuples(st.just("clear"), st.none()),
 )
 
@@ -271,7 +291,12 @@ def test_every_open_execution_is_in_one_place_whatever_happens(
     async def run() -> None:
         clock = Clock()
         options = Settings(
-            redis_url=redis_url, max_concurrency=3, max_backlog=12, lease_seconds=LEASE, keep_succeeded=5
+            redis_url=redis_url,
+            max_concurrency=3,
+            max_backlog=12,
+            lease_seconds=LEASE,
+            keep_succeeded=5,
+            max_concurrency_per_host=2,
         )
         shard = Shard(connect(options), options, now=clock)
         try:

@@ -18,6 +18,7 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import arq
@@ -33,6 +34,7 @@ from app.store.queue import Claimed, Ended
 from app.store.shard import pack, unpack
 from workers import delivery
 from workers.failures import NotSent
+from workers.hosts import HostPlaces
 from workers.loops import Loop
 from workers.transport import Transport
 
@@ -106,13 +108,16 @@ class Worker(arq.Worker):
         self.janitor = Loop("janitor", self.clean)
         self.listener = Loop("listener", self.listen)
         self.health = Loop("health", self.report_health)
+        self._hosts = HostPlaces(shard, self._identity) if settings.max_concurrency_per_host else None
         self._stop = asyncio.Event()
 
     async def main(self) -> None:
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
         log.info("worker %s: %d places, queue %s", self.name, self.max_jobs, self.queue_name)
         taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener)
-        keeping = (self.finisher, self.renewer, self.health)
+        keeping = [self.finisher, self.renewer, self.health]
+        if self._hosts is not None:
+            keeping.append(self._hosts.keeper)
         tasks = {loop: asyncio.create_task(loop.run()) for loop in (*taking, *keeping)}
         stopped = asyncio.create_task(self._stop.wait())
         try:
@@ -148,6 +153,10 @@ class Worker(arq.Worker):
         tasks[self.finisher].cancel()  # one at a time takes from what ended
         await asyncio.wait([tasks[self.finisher]])
         await self._flush()
+        if self._hosts is not None:  # or its places would be free after a lease only
+            with suppress(RedisError, OSError):
+                async with asyncio.timeout(_LAST_CALL_SECONDS):
+                    await self._hosts.keep()
 
     def stop(self) -> None:
         """Begin to stop."""
@@ -189,11 +198,14 @@ class Worker(arq.Worker):
             return self.settings.poll_seconds
         begun = time.monotonic()
         claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
+        executions = await self._enter_hosts(claim.executions)
         self._claims += 1
         self._set_clock(claim.now)
         until = begun + self.settings.lease_seconds
-        for execution in claim.executions:
+        for execution in executions:
             self._start(execution, until)
+        if len(executions) < len(claim.executions):
+            return 0  # others may take the places of those that wait for their hosts
         ready = claim.next_ready is not None and claim.next_ready <= claim.now
         self._starved = ready and self._free_places() == 0
         if claim.next_ready is None or self._starved:
@@ -273,6 +285,19 @@ class Worker(arq.Worker):
         await self.record_health()
         return _HEALTH_SECONDS
 
+    async def _enter_hosts(self, claimed: list[Claimed]) -> list[Claimed]:
+        """Those of what was claimed that may be sent: what is being sent or reported already, and what has a
+        place at its host."""
+        if self._hosts is None:
+            return claimed
+        renewed = [one for one in claimed if self._is_renewal(one)]
+        return [*renewed, *await self._hosts.enter([one for one in claimed if one not in renewed])]
+
+    def _is_renewal(self, execution: Claimed) -> bool:
+        """Whether this is the attempt that we have: its lease had lapsed, and came back to us."""
+        held = self._held.get(execution.id)
+        return held is not None and len(held.execution.attempts) == len(execution.attempts)
+
     # One execution.
 
     def _start(self, execution: Claimed, until: float) -> None:
@@ -305,6 +330,8 @@ class Worker(arq.Worker):
     def _settle(self, id_: str, held: Held, task: asyncio.Task[Ended | None]) -> None:
         """Let an execution go whose task is over; it may have been cut off before its first step."""
         del self.tasks[id_]
+        if self._hosts is not None:
+            self._hosts.leave(id_)
         if self._starved:
             self.claimer.wake()
         if task.cancelled() and not held.aborted:

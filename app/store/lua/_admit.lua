@@ -93,6 +93,15 @@ local function take_place(workspace, id)
   count_rate(workspace)
 end
 
+-- Take it back from one that was not sent after all.
+local function return_place(workspace, id)
+  local own = policy_of(workspace)
+  if redis.call('ZREM', of(workspace, 'admitted'), id) == 1 and own.step then
+    own.opens = own.opens - own.step
+    note_opens(workspace, own.opens)
+  end
+end
+
 -- Put an open execution into arq's queue.
 local function admit(workspace, id, ready)
   take_place(workspace, id)
