@@ -20,7 +20,7 @@ async def enter(shard: Shard, worker: str, wanted: Sequence[tuple[Claimed, str]]
 async def keep(
     shard: Shard, worker: str, renewed: Iterable[Place], left: Iterable[Place], look_at_all: bool
 ) -> None:
-    """Renew places and give others up; who waits is called; with ``look_at_all`` into lost workers' places, too."""
+    """Renew places and give others up; who waits is called, with ``look_at_all`` into lost ones, too."""
     await shard.run(
         "keep_hosts",
         *_common(shard, worker),
