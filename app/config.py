@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     auth: str = ""
     auth_none_anywhere: bool = False
+    allowed_hosts: str = ""
     admin_key: str = ""
     max_api_keys: Positive = 1000
     key_cache_seconds: Annotated[float, Meta(ge=0, le=300)] = 5.0
@@ -71,7 +72,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     egress_ca_file: str = ""
 
     max_triggers: Positive = 10_000
+    max_workspaces: Count = 0
     max_body_bytes: Positive = 8_388_608
+    max_head_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    receive_seconds: Seconds = 30.0
     confirm_delete_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     snippet_bytes: Count = 4096
     max_response_bytes: Count = 1_048_576
@@ -107,6 +111,12 @@ HELP: dict[str, tuple[str, str]] = {
         "CRONSPACE_AUTH_NONE_ANYWHERE",
         "Let CRONSPACE_AUTH=none listen on other addresses than loopback: everybody who can reach them"
         " may do everything",
+    ),
+    "allowed_hosts": (
+        "CRONSPACE_ALLOWED_HOSTS",
+        "Names, comma-separated, beside localhost and addresses, that the API may be called by with"
+        " CRONSPACE_AUTH=none: cronspace.internal, .example.com (all below it), * (any, and then web pages"
+        " may read what it answers)",
     ),
     "admin_key": (
         "CRONSPACE_ADMIN_KEY",
@@ -219,8 +229,14 @@ HELP: dict[str, tuple[str, str]] = {
         "CRONSPACE_EGRESS_CA_FILE",
         "File of CA certificates that targets are held against; empty: the system's",
     ),
-    "max_triggers": ("CRONSPACE_MAX_TRIGGERS", "Triggers in one replace"),
+    "max_triggers": ("CRONSPACE_MAX_TRIGGERS", "Triggers that a workspace's set may hold"),
+    "max_workspaces": ("CRONSPACE_MAX_WORKSPACES", "Workspaces that there may be; 0: no bound"),
     "max_body_bytes": ("CRONSPACE_MAX_BODY_BYTES", "Largest request body that the API reads"),
+    "max_head_bytes": ("CRONSPACE_MAX_HEAD_BYTES", "Largest URL and headers, together, that the API reads"),
+    "receive_seconds": (
+        "CRONSPACE_RECEIVE_SECONDS",
+        "How long the API waits for the head of a request, and then for its body",
+    ),
     "confirm_delete_share": (
         "CRONSPACE_CONFIRM_DELETE_SHARE",
         "A replace that deletes more than this share of a set (0 to 1) needs ?confirm=true; 0: never",

@@ -39,6 +39,8 @@ from app.errors import (
     InvalidRequest,
     ReplaceConflict,
     RevisionConflict,
+    TooManyTriggers,
+    TooManyWorkspaces,
     WorkspaceErasing,
 )
 from app.formats import Cursor
@@ -50,6 +52,7 @@ from app.store import triggers as store
 noun = Noun("triggers", "What to send and when: a workspace's set, and each trigger of it.", TRIGGERS_PATH)
 
 CHANGE_ERRORS = (ReplaceConflict, WorkspaceErasing, RevisionConflict)
+MAKE_ERRORS = (*CHANGE_ERRORS, TooManyTriggers, TooManyWorkspaces)
 
 _PAGE = 100
 
@@ -112,9 +115,9 @@ class TriggersQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 @noun.operation(
-    "PUT", body=ReplaceInput, headers=ETAG, errors=(*CHANGE_ERRORS, ConfirmationRequired), name="put_triggers"
+    "PUT", body=ReplaceInput, headers=ETAG, errors=(*MAKE_ERRORS, ConfirmationRequired), name="put_triggers"
 )
-@noun.operation("POST", body=ReplaceInput, headers=ETAG, errors=(*CHANGE_ERRORS, ConfirmationRequired))
+@noun.operation("POST", body=ReplaceInput, headers=ETAG, errors=(*MAKE_ERRORS, ConfirmationRequired))
 async def replace_triggers(
     shard: Shard, call: Call, workspace_id: WorkspaceId, query: Planning, headers: Condition, body: bytes
 ) -> TriggersReplaced | SetPlan:
@@ -175,7 +178,7 @@ async def list_triggers(
     )
 
 
-@noun.operation("DELETE", headers=ETAG, errors=(*CHANGE_ERRORS, ConfirmationRequired))
+@noun.operation("DELETE", headers=ETAG, errors=(*MAKE_ERRORS, ConfirmationRequired))
 async def delete_triggers(
     shard: Shard, call: Call, workspace_id: WorkspaceId, query: Confirm, headers: Condition
 ) -> TriggersDeleted:

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from app.api.fields import TriggerId, WorkspaceAnswer, WorkspaceId
 from app.api.operations import Call, Noun
 from app.api.trigger_inputs import TRIGGERS_PATH, Condition, read_defaults, unmask
-from app.api.trigger_sets import CHANGE_ERRORS
+from app.api.trigger_sets import CHANGE_ERRORS, MAKE_ERRORS
 from app.api.trigger_shapes import ETAG, Revision, TriggerAnswer, etag, shown_trigger
 from app.declared.bodies import parse_patch, parse_trigger
 from app.declared.inputs import PatchInput, TriggerInput
@@ -50,7 +50,7 @@ class PauseInput(Struct, frozen=True, forbid_unknown_fields=True):
     body=TriggerInput,
     status=201,
     headers={**ETAG, "Location": "The trigger's own path."},
-    errors=(*CHANGE_ERRORS, TriggerExists),
+    errors=(*MAKE_ERRORS, TriggerExists),
 )
 async def create_trigger(
     shard: Shard, call: Call, workspace_id: WorkspaceId, headers: Condition, body: bytes
@@ -85,7 +85,7 @@ async def get_trigger(
 
 
 @noun.operation(
-    "PUT", "/{trigger_id}", body=TriggerInput, status=(200, 201), headers=ETAG, errors=CHANGE_ERRORS
+    "PUT", "/{trigger_id}", body=TriggerInput, status=(200, 201), headers=ETAG, errors=MAKE_ERRORS
 )
 async def put_trigger(
     shard: Shard,

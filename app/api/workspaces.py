@@ -20,6 +20,7 @@ from app.errors import (
     InvalidRequest,
     InvalidSchedule,
     NotFound,
+    TooManyWorkspaces,
     WorkspaceErasing,
 )
 from app.formats import Cursor, Moment, Zone
@@ -232,7 +233,7 @@ async def get_workspace(shard: Shard, workspace_id: WorkspaceId) -> WorkspaceSho
     return _known(workspace_id, await _shown(shard, workspace_id))
 
 
-@noun.operation("PUT", "/{workspace_id}", status=(200, 201), errors=(WorkspaceErasing,))
+@noun.operation("PUT", "/{workspace_id}", status=(200, 201), errors=(WorkspaceErasing, TooManyWorkspaces))
 async def put_workspace(
     shard: Shard, call: Call, workspace_id: WorkspaceId, body: SettingsInput
 ) -> WorkspaceShown:
