@@ -56,11 +56,13 @@ async def exchange(port: int, *parts: bytes, drip: bytes = b"") -> tuple[str, st
             await asyncio.sleep(0.02)  # a byte in 20 ms is what this is about
 
     sending = asyncio.create_task(send())
+    got = b""
     try:
         async with asyncio.timeout(10):
-            got = await reader.read()
+            while part := await reader.read(65536):
+                got += part
     except ConnectionError:
-        got = b""
+        pass  # it was closed while we were sending
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
@@ -178,12 +180,9 @@ async def test_a_body_that_drips_is_a_408_and_the_connection_is_closed(
 async def test_a_large_head_is_a_431_and_the_connection_is_closed(shard: Shard, parts: list[bytes]) -> None:
     async with served(shard) as port:
         status, body = await exchange(port, *parts)
-        if status:  # or the connection was reset, as there was more to come
-            assert status.startswith("HTTP/1.1 431 ")
-            assert "application/problem+json" in status
-            assert '"code":"head_too_large"' in body
-        else:
-            assert sum(map(len, parts)) >= 1_000_000
+        assert status.startswith("HTTP/1.1 431 ")
+        assert "application/problem+json" in status
+        assert '"code":"head_too_large"' in body
         fine = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: " + b"x" * 60_000
         assert (await exchange(port, fine + b"\r\n\r\n"))[0].startswith("HTTP/1.1 200 ")
 

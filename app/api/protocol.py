@@ -11,6 +11,8 @@ from app.api.problems import problem
 from app.config import Settings
 from app.errors import ApiError, HeadTooLarge, InvalidRequest, RequestTimeout
 
+_LINGER_SECONDS = 2.0
+
 
 class MakeProtocol(Protocol):
     """How uvicorn makes the protocol of a connection."""
@@ -19,14 +21,15 @@ class MakeProtocol(Protocol):
 
 
 def bounded(settings: Settings) -> MakeProtocol:
-    """The protocol with the bounds of the settings. What goes beyond is answered, and that connection ends."""
+    """The protocol with the bounds of the settings. What goes beyond is answered, and its connection ends."""
     most, seconds = settings.max_head_bytes, settings.receive_seconds
 
     class Bounded(HttpToolsProtocol):
         received = 0  # of the head that is coming in
         in_head = True
         timer: asyncio.TimerHandle | None = None
-        refusal: ApiError | None = None
+        refusal: ApiError | None = None  # why the parser was ended
+        is_refused = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
             super().connection_made(transport)
@@ -37,10 +40,12 @@ def bounded(settings: Settings) -> MakeProtocol:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
+            if self.is_refused:
+                return
             if self.in_head:
                 self.received += len(data)
             super().data_received(data)
-            if self.in_head and self.received > most and not self.transport.is_closing():
+            if self.in_head and self.received > most and not self.is_refused:
                 self._refuse(self._too_large())
 
         def on_message_begin(self) -> None:
@@ -70,8 +75,6 @@ def bounded(settings: Settings) -> MakeProtocol:
                 self.timer = None
 
         def _on_time_up(self) -> None:
-            if self.transport.is_closing():
-                return
             if self.received == 0:
                 self.transport.close()  # nothing came that could be answered
             else:
@@ -89,6 +92,10 @@ def bounded(settings: Settings) -> MakeProtocol:
             lines = [f"HTTP/1.1 {error.status} {error.title}".encode()]
             lines += [name + b": " + value for name, value in response.raw_headers]
             self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
-            self.transport.close()
+            # Closed while there is more to read, the connection would be reset, and the answer lost.
+            self.is_refused = True
+            self.transport.write_eof()
+            self._stop_timer()
+            self.timer = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
     return Bounded
