@@ -6,14 +6,12 @@ from typing import Annotated
 
 import msgspec
 
-from app.api.executions import ListQuery
+from app.api.executions import ListQuery, find_page
 from app.api.fields import Answer, WorkspaceId, about
 from app.api.operations import Call, Noun
-from app.api.ranges import ms_of
 from app.api.shapes import ListedExecution, listed
-from app.errors import Fault, InvalidRequest
 from app.formats import Cursor
-from app.store import Shard, executions, workspaces
+from app.store import Shard, workspaces
 
 noun = Noun("all executions", "What became of the slots of all workspaces.", "/api/executions")
 
@@ -46,20 +44,8 @@ async def list_all_executions(shard: Shard, call: Call, query: AllQuery) -> AllE
     ids = query.workspace or call.caller.workspaces
     if ids is None:
         ids = await workspaces.all_ids(shard)
-    try:
-        page = await executions.list_newest(
-            shard,
-            [id_ for id_ in dict.fromkeys(ids) if call.caller.sees(id_)],
-            state=query.state,
-            trigger=query.trigger,
-            tag=query.tag,
-            since=ms_of(query.since),
-            until=ms_of(query.until),
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-    except ValueError as error:
-        raise InvalidRequest("The cursor is not valid.", [Fault("cursor", str(error))]) from error
+    seen = [id_ for id_ in dict.fromkeys(ids) if call.caller.sees(id_)]
+    page = await find_page(shard, seen, query, query.trigger, query.tag)
     return AllExecutions(
         count=len(page.executions),
         executions=[listed(execution) for execution in page.executions],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -25,9 +26,7 @@ from app.declared.masking import MASK, mask_headers
 from app.errors import (
     AlreadyRetried,
     ExecutionFinished,
-    Fault,
     IdempotencyConflict,
-    InvalidRequest,
     NotDeadLetter,
     NotFound,
 )
@@ -162,7 +161,8 @@ async def list_executions(shard: Shard, workspace_id: WorkspaceId, query: ListQu
     when they were queued, and the slot of those that wait for a free place. A page may hold fewer than
     `limit` where matches are rare: go on while there is a `next_cursor`.
     """
-    return await _list(shard, workspace_id, query, query.trigger, query.tag)
+    page = await find_page(shard, workspace_id, query, query.trigger, query.tag)
+    return _shown_page(workspace_id, page)
 
 
 @noun.operation("GET", "/triggers/{trigger_id}/executions", errors=(NotFound,))
@@ -171,7 +171,7 @@ async def list_trigger_executions(
 ) -> ExecutionList:
     """Executions of one trigger, newest first."""
     await need_trigger(shard, workspace_id, trigger_id)
-    return await _list(shard, workspace_id, query, trigger_id, None)
+    return _shown_page(workspace_id, await find_page(shard, workspace_id, query, trigger_id))
 
 
 @noun.operation("GET", "/executions/stats")
@@ -310,23 +310,28 @@ async def delete_dead_letters(shard: Shard, workspace_id: WorkspaceId, query: Le
     return LettersDeleted(workspace_id=workspace_id, deleted=deleted)
 
 
-async def _list(
-    shard: Shard, workspace: str, query: TriggerExecutionsQuery, trigger: str | None, tag: str | None
-) -> ExecutionList:
-    try:
-        page = await store.list_newest(
-            shard,
-            workspace,
-            state=query.state,
-            trigger=trigger,
-            tag=tag,
-            since=ms_of(query.since),
-            until=ms_of(query.until),
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-    except ValueError as error:
-        raise InvalidRequest("The cursor is not valid.", [Fault("cursor", str(error))]) from error
+async def find_page(
+    shard: Shard,
+    workspaces: str | Sequence[str],
+    query: TriggerExecutionsQuery,
+    trigger: str | None,
+    tag: str | None = None,
+) -> store.Page:
+    """The page of a query, of one or many workspaces."""
+    return await store.list_newest(
+        shard,
+        workspaces,
+        state=query.state,
+        trigger=trigger,
+        tag=tag,
+        since=ms_of(query.since),
+        until=ms_of(query.until),
+        limit=query.limit,
+        cursor=query.cursor,
+    )
+
+
+def _shown_page(workspace: str, page: store.Page) -> ExecutionList:
     return ExecutionList(
         workspace_id=workspace,
         count=len(page.executions),

@@ -35,8 +35,6 @@ from app.declared.fields import Tag
 from app.declared.inputs import ReplaceInput
 from app.errors import (
     ConfirmationRequired,
-    Fault,
-    InvalidRequest,
     ReplaceConflict,
     RevisionConflict,
     TooManyTriggers,
@@ -222,12 +220,7 @@ async def _listed(
     matches = _matcher(query)
     if query.limit is None and query.cursor is None:
         return await _all(shard, workspace, query, matches)
-    after = None
-    if query.cursor is not None:
-        try:
-            after = read_cursor(query.cursor)
-        except ValueError as error:
-            raise InvalidRequest("The cursor is not valid.", [Fault("cursor", str(error))]) from error
+    after = None if query.cursor is None else read_cursor(query.cursor)
     limit = query.limit or _PAGE
     if query.sort == "next_run":
         page = await catalog.soonest(shard, workspace, matches, after=after, limit=limit)

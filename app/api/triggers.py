@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from app.api.fields import TriggerId, WorkspaceAnswer, WorkspaceId
 from app.api.operations import Call, Noun
+from app.api.shapes import need_trigger, no_trigger
 from app.api.trigger_inputs import TRIGGERS_PATH, Condition, read_defaults, unmask
 from app.api.trigger_sets import CHANGE_ERRORS, MAKE_ERRORS
 from app.api.trigger_shapes import ETAG, Revision, TriggerAnswer, etag, shown_trigger
@@ -192,17 +193,10 @@ async def resume_trigger(
     return await _answer(shard, call, workspace_id, trigger_id)
 
 
-def no_trigger(workspace: str, trigger: str) -> NotFound:
-    """The error about a trigger that does not exist."""
-    return NotFound(f"There is no trigger {trigger!r} in {workspace!r}.")
-
-
 async def _answer(shard: Shard, call: Call, workspace: str, trigger: str) -> TriggerAnswer:
     """A trigger as it is now; raises :class:`NotFound`."""
     revision = await revisions.current(shard, workspace)
-    stored = await catalog.read_one(shard, workspace, trigger)
-    if stored is None:
-        raise no_trigger(workspace, trigger)
+    stored = await need_trigger(shard, workspace, trigger)
     call.headers["etag"] = etag(revision)
     return TriggerAnswer(workspace_id=workspace, revision=revision, trigger=shown_trigger(workspace, stored))
 

@@ -70,7 +70,7 @@ async def list_newest(
     The time that the list goes by is the end of finished ones; of open ones when they were made, and the slot
     of those that wait for a free place. ``since`` (inclusive) and ``until`` (exclusive) bound it, in ms.
     ``tag``: only of triggers that have it now. Looks at a bounded number of executions, so a page may hold
-    fewer than there are. Raises ``ValueError`` for a cursor that is none of ours.
+    fewer than there are. Raises :class:`InvalidRequest` for a cursor that is none of ours.
     """
     states = frozenset({state} if isinstance(state, State) else state or State)
     after = read_cursor(cursor) if cursor else None
