@@ -29,7 +29,8 @@ async def told(shard: Shard, at: int | None = None, trigger: str = "a") -> list[
         explanation = await ok(client.get(f"{ACME}/triggers/{trigger}/explain{query}"))
     assert explanation["summary"] == explanation["findings"][0]["message"]
     assert (explanation["slot"] is None) == (at is None)
-    return explanation["findings"]  # type: ignore[no-any-return]
+    findings: list[dict[str, Any]] = explanation["findings"]
+    return findings
 
 
 def codes(findings: list[dict[str, Any]]) -> list[str]:

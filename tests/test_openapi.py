@@ -28,6 +28,7 @@ from app.auth.keys import ApiKey, new_key
 from app.formats import FORMATS
 from app.main import NOUNS, create_app
 from app.store import Shard, api_keys, connect, orders, queue, ticking, triggers
+from app.store.shard import reply
 
 pytestmark = pytest.mark.anyio
 
@@ -216,14 +217,14 @@ class Contended(Shard):
         if self.contended and name in ("swap_triggers", "edit_triggers"):
             workspace = args[0] if name == "swap_triggers" else args[1]
             meta = self.keys.of(str(workspace), "meta")
-            await self.redis.hset(meta, "serial", f"not {args}")  # type: ignore[misc]
+            await reply(self.redis.hset(meta, "serial", f"not {args}"))
         return await super().run(name, *args, **kwargs)
 
 
 async def provoke(shard: Shard, scene: str) -> None:
     """Make what an error needs: the execution of ONE's first slot, or a workspace that is going."""
     if scene == "erasing":
-        await shard.redis.hset(shard.keys.of("acme", "meta"), "erasing", 1)  # type: ignore[misc]
+        await reply(shard.redis.hset(shard.keys.of("acme", "meta"), "erasing", "1"))
     elif scene in ("ended", "key used"):
         await triggers.replace(shard, "acme", [("nightly-report", define())])
         await ticking.fire_due(clocked(shard, FIRST))

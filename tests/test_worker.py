@@ -177,7 +177,7 @@ async def test_a_stopping_worker_finishes_what_runs_and_hands_the_rest_back(
     async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
         if request.path == "/slow" and not slow.is_set():
             await slow.wait()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # so that all are still running when the signal comes
         writer.write(OK)
 
     async with Target(answer).running() as target:
@@ -307,7 +307,7 @@ class LossyProxy:
         server.close()
         for writer in self._writers:
             writer.transport.abort()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # the loop closes aborted transports in a later round
 
 
 async def test_a_reply_lost_after_the_script_ran_repeats_nothing(
