@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from conftest import START, Clock, RedisServer, ShardFactory, redis_binaries
+from conftest import START, Clock, ShardFactory
 from helpers import accounts_balance, claim_all, define, failed, numbered, succeeded
 from redis.exceptions import ResponseError
+from redis_servers import RedisServer, redis_binaries
 
 from app.clock import day_of
 from app.keys import execution_id

@@ -10,8 +10,19 @@ from typing import Any
 import pytest
 from calls import fire
 from conftest import Clock, ShardFactory, eventually
-from helpers import OK, Received, Target, accounts_balance, claim_all, define, failed, numbered, succeeded
-from test_worker import StartProcess, in_seconds, start_process, today, worker_running
+from helpers import (
+    OK,
+    Received,
+    Target,
+    accounts_balance,
+    claim_all,
+    define,
+    failed,
+    numbered,
+    succeeded,
+    worker_running,
+)
+from test_worker import StartProcess, in_seconds, start_process, today
 
 from app.clock import day_of
 from app.keys import split_execution_id

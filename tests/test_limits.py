@@ -17,7 +17,7 @@ from helpers import define
 
 from app.config import Settings
 from app.main import create_app, server_of
-from app.store import Shard, catalog, triggers, workspaces
+from app.store import Shard, Shards, catalog, triggers, workspaces
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +28,7 @@ DEPTH = 100_000
 @asynccontextmanager
 async def served(shard: Shard) -> AsyncIterator[int]:
     """The API as it is served, on loopback; the port."""
-    server = server_of(shard.settings, create_app(shard.settings, shard))
+    server = server_of(shard.settings, create_app(shard.settings, Shards([shard])))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

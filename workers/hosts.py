@@ -10,10 +10,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from app.loops import Loop
 from app.store import Shard, hosts
 from app.store.queue import Claimed
 from workers.delivery import host_of
-from workers.loops import Loop
 
 
 class HostPlaces:

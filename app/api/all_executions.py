@@ -6,12 +6,12 @@ from typing import Annotated
 
 import msgspec
 
-from app.api.executions import ListQuery, find_page
+from app.api.executions import ListQuery, filters_of
 from app.api.fields import Answer, WorkspaceId, about
 from app.api.operations import Call, Noun
 from app.api.shapes import ListedExecution, listed
 from app.formats import Cursor
-from app.store import Shard, workspaces
+from app.store import Shards, everywhere, executions
 
 noun = Noun("all executions", "What became of the slots of all workspaces.", "/api/executions")
 
@@ -34,7 +34,7 @@ class AllExecutions(Answer, frozen=True, kw_only=True):
 
 
 @noun.operation("GET")
-async def list_all_executions(shard: Shard, call: Call, query: AllQuery) -> AllExecutions:
+async def list_all_executions(shards: Shards, call: Call, query: AllQuery) -> AllExecutions:
     """Executions of all workspaces that you may see, newest first, such as all failures between two moments.
 
     The time that the list and `from` and `to` go by is the end of what has ended; of open executions it is
@@ -43,9 +43,11 @@ async def list_all_executions(shard: Shard, call: Call, query: AllQuery) -> AllE
     """
     ids = query.workspace or call.caller.workspaces
     if ids is None:
-        ids = await workspaces.all_ids(shard)
-    seen = [id_ for id_ in dict.fromkeys(ids) if call.caller.sees(id_)]
-    page = await find_page(shard, seen, query, query.trigger, query.tag)
+        ids = await everywhere.all_ids(shards)
+    page = await executions.list_everywhere(
+        shards.split(id_ for id_ in dict.fromkeys(ids) if call.caller.sees(id_)),
+        **filters_of(query, query.trigger, query.tag),
+    )
     return AllExecutions(
         count=len(page.executions),
         executions=[listed(execution) for execution in page.executions],

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -161,7 +160,7 @@ async def list_executions(shard: Shard, workspace_id: WorkspaceId, query: ListQu
     when they were queued, and the slot of those that wait for a free place. A page may hold fewer than
     `limit` where matches are rare: go on while there is a `next_cursor`.
     """
-    page = await find_page(shard, workspace_id, query, query.trigger, query.tag)
+    page = await store.list_newest(shard, workspace_id, **filters_of(query, query.trigger, query.tag))
     return _shown_page(workspace_id, page)
 
 
@@ -171,7 +170,8 @@ async def list_trigger_executions(
 ) -> ExecutionList:
     """Executions of one trigger, newest first."""
     await need_trigger(shard, workspace_id, trigger_id)
-    return _shown_page(workspace_id, await find_page(shard, workspace_id, query, trigger_id))
+    page = await store.list_newest(shard, workspace_id, **filters_of(query, trigger_id))
+    return _shown_page(workspace_id, page)
 
 
 @noun.operation("GET", "/executions/stats")
@@ -310,25 +310,17 @@ async def delete_dead_letters(shard: Shard, workspace_id: WorkspaceId, query: Le
     return LettersDeleted(workspace_id=workspace_id, deleted=deleted)
 
 
-async def find_page(
-    shard: Shard,
-    workspaces: str | Sequence[str],
-    query: TriggerExecutionsQuery,
-    trigger: str | None,
-    tag: str | None = None,
-) -> store.Page:
-    """The page of a query, of one or many workspaces."""
-    return await store.list_newest(
-        shard,
-        workspaces,
-        state=query.state,
-        trigger=trigger,
-        tag=tag,
-        since=ms_of(query.since),
-        until=ms_of(query.until),
-        limit=query.limit,
-        cursor=query.cursor,
-    )
+def filters_of(query: TriggerExecutionsQuery, trigger: str | None, tag: str | None = None) -> dict[str, Any]:
+    """What a query asks of a list."""
+    return {
+        "state": query.state,
+        "trigger": trigger,
+        "tag": tag,
+        "since": ms_of(query.since),
+        "until": ms_of(query.until),
+        "limit": query.limit,
+        "cursor": query.cursor,
+    }
 
 
 def _shown_page(workspace: str, page: store.Page) -> ExecutionList:

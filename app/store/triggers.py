@@ -27,7 +27,7 @@ from app.errors import (
 from app.models import Changes, Definition, Replaced, pack_definition, unpack_definition
 from app.schedule import schedule_of
 from app.schedule.late import slots_to_hold
-from app.store import revisions, ticking, workspaces
+from app.store import revisions, ticking
 from app.store.shard import Shard, pack, reply, unpack
 
 T = TypeVar("T")
@@ -77,8 +77,8 @@ async def replace(
     The new set is prepared in small steps beside the live one, then swapped in by one short script.
 
     Raises :class:`RevisionConflict` when the set is not at ``if_revision``, :class:`ConfirmationRequired`
-    when more of it would go than the settings allow, :class:`TooManyTriggers` and :class:`TooManyWorkspaces`
-    when there would be more than they allow, :class:`InvalidRequest` for a new one-off in the past (but not
+    when more of it would go than the settings allow, :class:`TooManyTriggers` when there
+    would be more than they allow, :class:`InvalidRequest` for a new one-off in the past (but not
     with the action ``rollback``), and :class:`ReplaceConflict` when other changes keep coming between.
     """
     packed = [pack_definition(definition) for _, definition in triggers]
@@ -235,9 +235,8 @@ async def read_definitions(shard: Shard, workspace: str, ids: Sequence[str]) -> 
 async def _base(shard: Shard, workspace: str, if_revision: int | None) -> tuple[str, int, int]:
     """The serial of the last change, the revision, and the size of the set.
 
-    Raises :class:`TooManyWorkspaces` and :class:`RevisionConflict`.
+    Raises :class:`RevisionConflict`.
     """
-    await workspaces.check_room(shard, workspace)
     async with shard.redis.pipeline(transaction=False) as pipe:
         pipe.hmget(shard.keys.of(workspace, "meta"), ["serial", "revision"])
         pipe.hlen(shard.keys.of(workspace, "definitions"))

@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import Struct
 
-from app.errors import TooManyWorkspaces, WorkspaceErasing
+from app.errors import WorkspaceErasing
 from app.keys import FINISHED_STATES
 from app.models import Pause
 from app.store.shard import Shard, reply, unpack
@@ -70,9 +70,8 @@ async def settings_of(shard: Shard, workspace: str) -> WorkspaceSettings:
 async def configure(shard: Shard, workspace: str, settings: WorkspaceSettings) -> bool:
     """Set all of a workspace's settings; it exists from then on. Returns whether it is new.
 
-    Raises :class:`WorkspaceErasing` and :class:`TooManyWorkspaces`.
+    Raises :class:`WorkspaceErasing`.
     """
-    await check_room(shard, workspace)
     return await _configure(shard, workspace, msgspec.structs.asdict(settings), create=True) == "created"
 
 
@@ -92,24 +91,6 @@ async def _configure(shard: Shard, workspace: str, changes: Mapping[str, Any], c
     if status == b"erasing":
         raise WorkspaceErasing(f"The workspace {workspace!r} is being erased; try again in a moment.")
     return cast(bytes, status).decode()
-
-
-async def check_room(shard: Shard, workspace: str) -> None:
-    """Raise :class:`TooManyWorkspaces` unless a workspace is there or may be made.
-
-    Two calls at once may pass the bound by one.
-    """
-    most = shard.settings.max_workspaces
-    if not most:
-        return
-    async with shard.redis.pipeline(transaction=False) as pipe:
-        pipe.zscore(shard.keys.workspaces, workspace)
-        pipe.zcard(shard.keys.workspaces)
-        known, number = await pipe.execute()
-    if known is None and number >= most:
-        raise TooManyWorkspaces(
-            f"There are {number} workspaces, and may be {most} (CRONSPACE_MAX_WORKSPACES): erase one first."
-        )
 
 
 async def page(
