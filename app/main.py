@@ -37,6 +37,7 @@ from app.api import (
 from app.api.auth import Gate
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS
+from app.api.protocol import bounded
 from app.api.reference import reference_routes
 from app.auth.rules import check
 from app.config import Settings, load_settings
@@ -137,14 +138,19 @@ def run(argv: Sequence[str]) -> None:
         log.warning("%s", warning)
     asyncio.run(_hold_against_stored(settings))
     listener = listen(settings)
+    server_of(settings, create_app(settings)).run(sockets=[listener])
+
+
+def server_of(settings: Settings, app: Starlette) -> uvicorn.Server:
+    """The server of an application."""
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         loop="uvloop",
-        http="httptools",
+        http=bounded(settings),  # type: ignore[arg-type] # wants a class, and calls it
         log_config=None,
         access_log=settings.log_level == "DEBUG",
         timeout_graceful_shutdown=int(settings.grace_seconds),
         server_header=False,
         proxy_headers=False,  # whom to believe is ours to say: CRONSPACE_TRUSTED_PROXIES
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)

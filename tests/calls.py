@@ -24,7 +24,7 @@ _numbers = itertools.count(1000)  # of claims: none that a test gives itself
 async def client_of(shard: Shard) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API on a shard."""
     transport = httpx.ASGITransport(create_app(shard.settings, Shards([shard])), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 

@@ -171,7 +171,7 @@ def writes(*parts: bytes, pause: float = 0.0, close: bool = True) -> Any:
         for part in parts:
             writer.write(part)
             await writer.drain()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause)  # a part by itself, as a slow target sends it
         if close:
             writer.close()
 
@@ -183,7 +183,7 @@ async def drip(_: Received, writer: asyncio.StreamWriter) -> None:
     while True:
         writer.write(b".")
         await writer.drain()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # well within any time-out for one read
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from app.formats import FORMATS
 from app.main import NOUNS, create_app
 from app.outgoing import NamedSecret, Outgoing, SigningSecret
 from app.store import Shard, Shards, api_keys, connect, orders, outgoing, queue, ticking, triggers
+from app.store.shard import reply
 
 pytestmark = pytest.mark.anyio
 
@@ -226,7 +227,7 @@ class Contended(Shard):
         if self.contended and name in ("swap_triggers", "edit_triggers"):
             workspace = args[0] if name == "swap_triggers" else args[1]
             meta = self.keys.of(str(workspace), "meta")
-            await self.redis.hset(meta, "serial", f"not {args}")  # type: ignore[misc]
+            await reply(self.redis.hset(meta, "serial", f"not {args}"))
         if self.contended and name == "change_outgoing":
             await self.redis.zadd(self.keys.outgoing, {"acme": int(args[1]) + 1})
         return await super().run(name, *args, **kwargs)
@@ -235,7 +236,7 @@ class Contended(Shard):
 async def provoke(shard: Shard, scene: str) -> None:
     """Make what an error needs: the execution of ONE's first slot, or a workspace that is going."""
     if scene == "erasing":
-        await shard.redis.hset(shard.keys.of("acme", "meta"), "erasing", 1)  # type: ignore[misc]
+        await reply(shard.redis.hset(shard.keys.of("acme", "meta"), "erasing", "1"))
     elif scene in ("ended", "key used"):
         await triggers.replace(shard, "acme", [("nightly-report", define())])
         await ticking.fire_due(clocked(shard, FIRST))
@@ -292,10 +293,17 @@ def documented(document: Mapping[str, Any] = DOCUMENT) -> list[tuple[str, int]]:
     ]
 
 
+async def never_complete() -> AsyncIterator[bytes]:
+    yield b"{"
+    await asyncio.Event().wait()
+
+
 def test_each_documented_error_has_its_request_here() -> None:
     """What authentication and rate limits add is provoked in the same way for every operation."""
     own = documented(document_of(NOUNS))
-    assert {one for one in own if one[1] not in (400, 413, 503)} == {one for one in PROVOKED if one[1] != 503}
+    assert {one for one in own if one[1] not in (400, 403, 408, 413, 503)} == {
+        one for one in PROVOKED if one[1] != 503
+    }
 
 
 @pytest.mark.parametrize(("name", "status"), documented())
@@ -307,12 +315,15 @@ async def test_every_documented_error_can_be_met(redis_url: str, name: str, stat
         max_body_bytes=500,
         max_api_keys=2,
         rate_limit_key=1 if status == 429 else 100,
+        receive_seconds=0.01 if status == 408 else 30,
     )
     shard = Contended(connect(settings), settings, now=lambda: START)
     way = PROVOKED.get((name, status), AS_IT_IS)
-    body = None
+    body: str | AsyncIterator[bytes] | None = None
     if "requestBody" in OPERATIONS[name][2]:
         body = json.dumps(way.body or BODIES[name]) if status != 413 else " " * 501
+        if status == 408:
+            body = never_complete()
     url += "&nonsense=1" if status == 400 else way.query
     if status == 403 and any(one["name"] == "reveal" for one in OPERATIONS[name][2].get("parameters", ())):
         url += "&reveal=true"

@@ -174,7 +174,7 @@ async def test_a_stopping_worker_finishes_what_runs_and_hands_the_rest_back(
     async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
         if request.path == "/slow" and not slow.is_set():
             await slow.wait()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # so that all are still running when the signal comes
         writer.write(OK)
 
     async with Target(answer).running() as target:

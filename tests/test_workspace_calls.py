@@ -19,6 +19,7 @@ pytestmark = pytest.mark.anyio
 
 UNSET_ALL = {
     "max_concurrency": None,
+    "max_rate": None,
     "keep_succeeded_seconds": None,
     "keep_succeeded": None,
     "keep_failed": None,
@@ -29,6 +30,7 @@ UNSET_ALL = {
 }
 USUAL = {
     "max_concurrency": 10,
+    "max_rate": 0.0,
     "keep_succeeded_seconds": 86_400,
     "keep_succeeded": 100,
     "keep_failed": 1000,
@@ -75,6 +77,7 @@ async def test_patches_of_different_fields_at_once_all_stay(shard: Shard) -> Non
     ("body", "path"),
     [
         ({"max_concurrency": -1}, "max_concurrency"),
+        ({"max_rate": -0.5}, "max_rate"),
         ({"keep_succeeded_seconds": 0}, "keep_succeeded_seconds"),
         ({"timezone": "Europe/Berlinn"}, "timezone"),
         ({"timeout_seconds": 0}, "timeout_seconds"),

@@ -185,6 +185,14 @@ async def attempt(
     return retries.failed(execution, made)
 
 
+def host_of(execution: Claimed) -> str:
+    """The host that an execution's request goes to; empty where that can't be said: its attempt will fail."""
+    try:
+        return prepare(execution.definition).origin[1].lower().rstrip(".")
+    except Exception:  # what is wrong becomes part of the outcome, see `attempt`
+        return ""
+
+
 def interrupted(execution: Claimed, started_ms: int, now_ms: int, worker: str) -> Ended:
     """The outcome of a request that was cut off because its worker stops. Times are by Redis's clock."""
     message = "the worker stopped before the answer came; whether the request arrived is unknown"

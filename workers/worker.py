@@ -19,6 +19,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import arq
@@ -35,6 +36,7 @@ from app.store.replicas import Replicas
 from app.store.shard import pack, unpack
 from workers import delivery
 from workers.failures import NotSent
+from workers.hosts import HostPlaces
 from workers.outgoing import OutgoingCache, Ready
 from workers.places import Places
 from workers.transport import Transport
@@ -129,13 +131,16 @@ class Worker(arq.Worker):
         self.listener = Loop("listener", self.listen)
         self.health = Loop("health", self.report_health)
         self.watcher = Loop("watcher", self._replicas.watch)
+        self._hosts = HostPlaces(shard, self._identity) if settings.max_concurrency_per_host else None
         self._stop = asyncio.Event()
 
     async def main(self) -> None:
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
         log.info("worker %s: %d places, queue %s", self.name, self.max_jobs, self.queue_name)
         taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener, self.watcher)
-        keeping = (self.finisher, self.renewer, self.health)
+        keeping = [self.finisher, self.renewer, self.health]
+        if self._hosts is not None:
+            keeping.append(self._hosts.keeper)
         tasks = {loop: asyncio.create_task(loop.run()) for loop in (*taking, *keeping)}
         stopped = asyncio.create_task(self._stop.wait())
         try:
@@ -171,6 +176,10 @@ class Worker(arq.Worker):
         tasks[self.finisher].cancel()  # one at a time takes from what ended
         await asyncio.wait([tasks[self.finisher]])
         await self._flush()
+        if self._hosts is not None:  # or its places would be free after a lease only
+            with suppress(RedisError, OSError):
+                async with asyncio.timeout(_LAST_CALL_SECONDS):
+                    await self._hosts.keep()
 
     def stop(self) -> None:
         """Begin to stop."""
@@ -183,16 +192,16 @@ class Worker(arq.Worker):
     # One round of each loop. They return the seconds until the next.
 
     async def tick(self) -> float:
-        """Fire what is due; sleep until the next slot."""
+        """Fire what is due, and let in what a rate held back; sleep until there is more to do."""
         fired = await ticking.fire_due(self._shard)
         self._set_clock(fired.now)
         if fired.made:
             self.claimer.wake()
         if fired.dry:
             self.refiller.wake()
-        if fired.next_slot is None:
+        if fired.next_look is None:
             return self.settings.poll_seconds
-        return min(max(fired.next_slot - fired.now, 0) / 1000, self.settings.poll_seconds)
+        return min(max(fired.next_look - fired.now, 0) / 1000, self.settings.poll_seconds)
 
     async def refill(self) -> float:
         """Compute slots for triggers that run low."""
@@ -214,13 +223,17 @@ class Worker(arq.Worker):
         since = await self._replicas.history()
         with places.reserve(asked):  # from the other shards' claims
             claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
-            outgoing = await self._outgoing.load(claim.executions)  # if that fails, the claim is made again
+            # If one of these fails, the claim is made again.
+            outgoing = await self._outgoing.load(claim.executions)
+            executions = await self._enter_hosts(claim.executions)
         self._claims += 1
         self._set_clock(claim.now)
         until = begun + self.settings.lease_seconds
-        for execution, confirmation in self._with_confirmations(claim.executions, since):
+        for execution, confirmation in self._with_confirmations(executions, since):
             with_it = outgoing.get(execution.workspace, self._outgoing.usual)
             self._start(execution, until, with_it, confirmation)
+        if len(executions) < len(claim.executions):
+            return 0  # others may take the places of those that wait for their hosts
         if claim.next_ready is None:
             return self.settings.poll_seconds
         if claim.next_ready <= claim.now and places.free <= 0:
@@ -299,6 +312,8 @@ class Worker(arq.Worker):
                     self.ticker.wake()
                     self.refiller.wake()
                     self.janitor.wake()
+                elif what == "paced":
+                    self.ticker.wake()
                 elif what == "cancel":
                     self._abort(execution)
                 else:
@@ -308,6 +323,19 @@ class Worker(arq.Worker):
         """arq's health check: a line about this worker, under a key that expires."""
         await self.record_health()
         return _HEALTH_SECONDS
+
+    async def _enter_hosts(self, claimed: list[Claimed]) -> list[Claimed]:
+        """Those of what was claimed that may be sent: what is being sent or reported already, and what has a
+        place at its host."""
+        if self._hosts is None:
+            return claimed
+        renewed = [one for one in claimed if self._is_renewal(one)]
+        return [*renewed, *await self._hosts.enter([one for one in claimed if one not in renewed])]
+
+    def _is_renewal(self, execution: Claimed) -> bool:
+        """Whether this is the attempt that we have: its lease had lapsed, and came back to us."""
+        held = self._held.get(execution.id)
+        return held is not None and len(held.execution.attempts) == len(execution.attempts)
 
     # One execution.
 
@@ -365,6 +393,8 @@ class Worker(arq.Worker):
     def _settle(self, id_: str, held: Held, task: asyncio.Task[Ended | None]) -> None:
         """Let an execution go whose task is over; it may have been cut off before its first step."""
         del self.tasks[id_]
+        if self._hosts is not None:
+            self._hosts.leave(id_)
         self._places.give_back()
         if task.cancelled() and not held.aborted:
             ended: Ended | None = Ended(id_, held.execution.token, "release")

@@ -37,7 +37,7 @@ class Claim(Struct, frozen=True):
     """The reply to a claim. Times are ms since the epoch, by Redis's clock."""
 
     now: int
-    next_ready: int | None  # the earliest score that remains in the queue
+    next_ready: int | None  # when the next may be ready
     executions: list[Claimed]
 
 

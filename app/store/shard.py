@@ -68,6 +68,7 @@ class Shard:
                 settings.keep_slots,
                 settings.max_backlog,
                 settings.keep_runs,
+                settings.max_rate,
             ]
         )
 

@@ -32,14 +32,14 @@ class Fired(Struct, frozen=True):
     made: int  # executions put into the queue or a backlog
     handled: int  # slots: these, and the missed and skipped ones
     now: int
-    next_slot: int | None  # the earliest in the due index
+    next_look: int | None  # when there is more to do: the earliest slot, or a rate lets the next execution in
     dry: list[str]  # triggers (workspace:trigger) that hold no further slot until they are refilled
 
 
 async def fire_due(shard: Shard, only: str = "") -> Fired:
     """Turn up to ``fire_batch`` due slots into executions, of one workspace or of all."""
     settings = shard.settings
-    made, handled, now, next_slot, dry = await shard.run(
+    made, handled, now, next_look, dry = await shard.run(
         "fire_due",
         shard.policy,
         int(settings.lease_seconds * 1000),
@@ -48,7 +48,7 @@ async def fire_due(shard: Shard, only: str = "") -> Fired:
         int(settings.look_ahead_seconds * 1000),
         only,
     )
-    return Fired(made, handled, now, None if next_slot < 0 else next_slot, [one.decode() for one in dry])
+    return Fired(made, handled, now, None if next_look < 0 else next_look, [one.decode() for one in dry])
 
 
 async def worker_seen(shard: Shard) -> int | None:

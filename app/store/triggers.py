@@ -21,6 +21,7 @@ from app.errors import (
     InvalidRequest,
     ReplaceConflict,
     RevisionConflict,
+    TooManyTriggers,
     WorkspaceErasing,
 )
 from app.models import Changes, Definition, Replaced, pack_definition
@@ -76,15 +77,16 @@ async def replace(
     The new set is prepared in small steps beside the live one, then swapped in by one short script.
 
     Raises :class:`RevisionConflict` when the set is not at ``if_revision``, :class:`ConfirmationRequired`
-    when more of it would go than the settings allow, :class:`InvalidRequest` for a new one-off in the past
-    (but not with the action ``rollback``), and :class:`ReplaceConflict` when other changes keep coming
-    between.
+    when more of it would go than the settings allow, :class:`TooManyTriggers` when there
+    would be more than they allow, :class:`InvalidRequest` for a new one-off in the past (but not
+    with the action ``rollback``), and :class:`ReplaceConflict` when other changes keep coming between.
     """
     plain = [pack_definition(definition) for _, definition in triggers]
     keep = shard.settings.keep_revisions
     for _ in range(_TRIES):
         serial = await shard.run("take_serial")
         base, revision, old_size = await _base(shard, workspace, if_revision)
+        check_size(shard, len(triggers), old_size)
         packed = await definitions.to_store(shard, workspace, [id_ for id_, _ in triggers], plain)
         entries = await _entries(shard, workspace, triggers, packed, action == "rollback", in_set=True)
         for position, entry in enumerate(entries):
@@ -174,6 +176,7 @@ async def edit(
         undo = await _undo_of(shard, workspace, [*deletes, *(id_ for id_, _ in puts)])
         made = _changes_of(current, wanted, old_size)
         size = old_size + made.created - made.deleted
+        check_size(shard, size, old_size)
         arguments = [shard.policy, workspace, serial, base, pack(deletes), pack(entries)]
         arguments += [
             revisions.pack_head(await shard.now_ms(), action, size, made, 0),
@@ -230,7 +233,10 @@ async def read_definitions(shard: Shard, workspace: str, ids: Sequence[str]) -> 
 
 
 async def _base(shard: Shard, workspace: str, if_revision: int | None) -> tuple[str, int, int]:
-    """The serial of the last change, the revision, and the size of the set."""
+    """The serial of the last change, the revision, and the size of the set.
+
+    Raises :class:`RevisionConflict`.
+    """
     async with shard.redis.pipeline(transaction=False) as pipe:
         pipe.hmget(shard.keys.of(workspace, "meta"), ["serial", "revision"])
         pipe.hlen(shard.keys.of(workspace, "definitions"))
@@ -239,6 +245,15 @@ async def _base(shard: Shard, workspace: str, if_revision: int | None) -> tuple[
     if if_revision is not None:
         check_revision(revision, if_revision)
     return (serial or b"0").decode(), revision, size
+
+
+def check_size(shard: Shard, size: int, before: int) -> None:
+    """Raise :class:`TooManyTriggers` where a set grows beyond what it may hold; a larger one may shrink."""
+    most = shard.settings.max_triggers
+    if size > max(most, before):
+        raise TooManyTriggers(
+            f"The set would hold {size} triggers, and may hold {most} (CRONSPACE_MAX_TRIGGERS)."
+        )
 
 
 def check_revision(revision: int, wanted: int) -> None:

@@ -10,8 +10,9 @@
 -- Safe to run twice: the same worker and number get the same executions again.
 -- KEYS: the shard's root
 -- ARGV: now, policy, worker, number, executions at most, lease ms, takeovers at most
--- RETURNS: time of the call ms, earliest score that remains in the queue ms (-1: none), an array of those of the
---          executions' workspaces that have a version of `outgoing`, each with it, then for each execution: id, arq job, definition, anchor of its interval ms, token
+-- RETURNS: time of the call ms, when the next may be ready ms (the earliest score that remains in the queue, or
+--          a rate lets a caught-up one in; -1: none), an array of those of the executions' workspaces that have
+--          a version of `outgoing`, each with it, then for each execution: id, arq job, definition, anchor of its interval ms, token
 --#include _keys
 --#include _pulse
 --#include _admit
@@ -58,6 +59,7 @@ local function take_over(id, job, owner, once)
     end_execution(id, job, 'failed', 'worker_lost', attempts)
     return nil
   end
+  count_rate(job.a[1])
   local packed = pack_job(#attempts, job.a, attempts, job.et)
   redis.call('SET', job_key(id), packed)
   job.k.attempts = attempts
@@ -109,7 +111,7 @@ local function try_claim(id, packed, owner)
       return
     end
     redis.call('ZREM', of(workspace, 'late'), id)
-    redis.call('ZADD', admitted, whole(now), id)
+    take_place(workspace, id)
   end
   redis.call('SET', owner_key(id), token .. '|' .. whole(now))
   redis.call('ZADD', queue_key, lease_end, tag .. id)
@@ -117,6 +119,7 @@ local function try_claim(id, packed, owner)
 end
 
 local WORKSPACES_AT_ONCE = 32
+local late_opens -- when a rate lets in the next caught-up execution, ms
 
 -- Claim caught-up executions; a workspace that had its turn goes to the end. Those that are void count, too: a
 -- call ends no more of them than it may claim.
@@ -135,6 +138,10 @@ local function claim_late()
     end
     if redis.call('EXISTS', late) == 1 then
       redis.call('ZADD', late_key, whole(now), workspace)
+      local own = policy_of(workspace)
+      if not is_open(own) then
+        late_opens = math.min(late_opens or math.huge, math.ceil(own.opens))
+      end
     else
       redis.call('ZREM', late_key, workspace)
     end
@@ -201,5 +208,6 @@ end
 settle_call()
 note_outgoing()
 local first = redis.call('ZRANGE', queue_key, 0, 0, 'WITHSCORES')
-reply[2] = tonumber(first[2] or -1)
+local next_ready = math.min(tonumber(first[2] or math.huge), late_opens or math.huge)
+reply[2] = next_ready < math.huge and next_ready or -1
 return reply
