@@ -39,8 +39,11 @@ class Keys:
         self.tag = f"{{{shard}}}"
         self.prefix = f"cs:{self.tag}:"
         # HASH: serial (the last number given to a change), pulse (when a worker last called, ms),
-        # takeover_after (ms), strays (queue entries that were none of ours). Every script is routed by it.
+        # takeover_after (ms), strays (queue entries that were none of ours), and what the witness needs:
+        # epoch, beat, … (see ``store/lua/_witness.lua``). Every script is routed by it.
         self.root = f"{self.prefix}shard"
+        # ZSET: beat → its time, ms; the last ones
+        self.beats = f"{self.prefix}beats"
         # ZSET: workspace → the earliest slot in its own due index, ms
         self.due = f"{self.prefix}due"
         # ZSET: arq's queue: arq job id → ready time of a queued or retrying execution, lease expiry of a

@@ -30,6 +30,7 @@ from app.api import (
     revisions,
     signing_secrets,
     stats,
+    system,
     trigger_sets,
     triggers,
     workspaces,
@@ -45,6 +46,7 @@ from app.errors import ConfigError
 from app.logs import set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
+from app.store.memory import Memory
 from app.store.rotation import warn_of_keys
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ NOUNS = (
     egress.noun,
     api_keys.noun,
     audit.noun,
+    system.noun,
     health.noun,
 )
 
@@ -82,7 +85,12 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watching = [asyncio.create_task(Loop("watcher", one.watch).run()) for one in used.replicas]
+        memories = [Memory(shard) for shard in used]
+        for memory in memories:
+            memory.recall()
+        loops = [Loop("watcher", one.watch) for one in used.replicas]
+        loops += [Loop("witness", memory.once) for memory in memories]
+        watching = [asyncio.create_task(loop.run()) for loop in loops]
         watching.append(asyncio.create_task(warn_of_keys(used)))
         try:
             yield
@@ -90,6 +98,8 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
             for one in watching:
                 one.cancel()
             await asyncio.wait(watching)
+            for memory in memories:
+                memory.save()
         if shards is None:
             await used.aclose()
 

@@ -4,7 +4,7 @@
     claimer ─► executions become requests      finisher ──► outcomes are recorded
     renewer ─► leases stay alive               janitor ───► what is over is cleared away
     listener ► wakes ticker and claimer        health ────► arq's health check
-    watcher ─► looks at how Redis is run
+    watcher ─► looks at how Redis is run       witness ──► a loss of data is noticed, also by the next process
 
 arq's own loop claims one job at a time and ends at the first Redis error; its queue, its job and result
 format, its job ids and its health check are what we keep of it.
@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +29,7 @@ from app.config import Settings
 from app.loops import Loop
 from app.models import State
 from app.store import Shard, queue, ticking, upkeep
+from app.store.memory import Memory
 from app.store.queue import Claimed, Ended
 from app.store.replicas import Replicas
 from app.store.shard import pack, unpack
@@ -110,7 +109,7 @@ class Worker(arq.Worker):
             job_serializer=pack,
             job_deserializer=unpack,
         )
-        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        self.name = shard.name
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
@@ -132,15 +131,18 @@ class Worker(arq.Worker):
         self.health = Loop("health", self.report_health)
         self.watcher = Loop("watcher", self._replicas.watch)
         self._hosts = HostPlaces(shard, self._identity) if settings.max_concurrency_per_host else None
+        self._memory = Memory(shard)
+        self.witness = Loop("witness", self._memory.once)
         self._stop = asyncio.Event()
 
     async def main(self) -> None:
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
         log.info("worker %s: %d places, queue %s", self.name, self.max_jobs, self.queue_name)
         taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener, self.watcher)
-        keeping = [self.finisher, self.renewer, self.health]
+        keeping = [self.finisher, self.renewer, self.health, self.witness]
         if self._hosts is not None:
             keeping.append(self._hosts.keeper)
+        self._memory.recall()
         tasks = {loop: asyncio.create_task(loop.run()) for loop in (*taking, *keeping)}
         stopped = asyncio.create_task(self._stop.wait())
         try:
@@ -173,6 +175,7 @@ class Worker(arq.Worker):
             await asyncio.wait(list(self.tasks.values()))
         self.finisher.stop()
         await asyncio.wait([tasks[self.finisher]], timeout=_LAST_CALL_SECONDS)
+        self._memory.save()
         tasks[self.finisher].cancel()  # one at a time takes from what ended
         await asyncio.wait([tasks[self.finisher]])
         await self._flush()
@@ -284,7 +287,9 @@ class Worker(arq.Worker):
         return self.settings.lease_seconds / 3
 
     async def clean(self) -> float:
-        """Clear away what removed triggers left, and what is too old."""
+        """Clear away what removed triggers left, and what is too old, unless the time is in question."""
+        if self._shard.witness.why == "clock_jump":
+            return _JANITOR_SECONDS
         cleared = await upkeep.clear_removed(self._shard)
         trimmed = await upkeep.trim_finished(self._shard)
         erased = await upkeep.finish_erasing(self._shard)
@@ -440,7 +445,8 @@ class Worker(arq.Worker):
                 log.warning("%s %s: %s", ended.id, state, ended.attempt.message)
 
     def _set_clock(self, redis_ms: int) -> None:
-        self._clock_offset = redis_ms - time.monotonic() * 1000
+        if self._shard.witness.why != "clock_jump":
+            self._clock_offset = redis_ms - time.monotonic() * 1000
 
     def _now(self) -> int:
         """Redis's clock, in ms, carried on by the monotonic one: this host's may be wrong."""
