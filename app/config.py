@@ -27,6 +27,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 3000
     log_level: str = "INFO"
+    log_format: str = "auto"
+    statistics_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    metrics: str = "public"
+    metrics_workspaces: Annotated[int, Meta(ge=0, le=1000)] = 0
+    traces: bool = False
     echo: bool = False
 
     auth: str = ""
@@ -48,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_audit: Positive = 10_000
     encryption_keys: str = ""
 
+    worker_port: Port = 0
     max_jobs: Positive = 100
     max_concurrency: Count = 10
     worker_name: str = ""
@@ -95,6 +101,27 @@ HELP: dict[str, tuple[str, str]] = {
     "host": ("CRONSPACE_HOST", "Address that the API listens on; 0.0.0.0 for all"),
     "port": ("PORT", "Port of the API; 0 takes a free one"),
     "log_level": ("CRONSPACE_LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+    "log_format": (
+        "CRONSPACE_LOG_FORMAT",
+        "json (an object a line), text, or auto: text in a terminal, json elsewhere",
+    ),
+    "statistics_seconds": (
+        "CRONSPACE_STATISTICS_SECONDS",
+        "How often a worker logs what it did (checks, executions, failures, last times); 0: never",
+    ),
+    "metrics": (
+        "CRONSPACE_METRICS",
+        "Who may see /metrics of API and workers: public, authenticated (who may call the API and see all"
+        " workspaces; of a worker: API keys) or off",
+    ),
+    "metrics_workspaces": (
+        "CRONSPACE_METRICS_WORKSPACES",
+        "How many workspaces, the first by id, have figures of their own in /metrics; 0: none",
+    ),
+    "traces": (
+        "CRONSPACE_TRACES",
+        "Export OpenTelemetry traces, as the OTEL_* variables say; needs `pip install cronspace[otel]`",
+    ),
     "echo": ("CRONSPACE_ECHO", "Serve /echo, which answers with the request it got: a target to try things"),
     "auth": (
         "CRONSPACE_AUTH",
@@ -161,6 +188,10 @@ HELP: dict[str, tuple[str, str]] = {
         "Keys, comma-separated, each base64 of 32 random bytes, such as from `openssl rand -base64 32`: the"
         " first encrypts URLs, header values, payloads and secrets in Redis, all decrypt. Empty: they are"
         " stored as they are",
+    ),
+    "worker_port": (
+        "CRONSPACE_WORKER_PORT",
+        "Port of a worker's /live, /ready and /metrics, at the address CRONSPACE_HOST; 0: none",
     ),
     "max_jobs": ("CRONSPACE_MAX_JOBS", "Requests at once in one worker"),
     "max_concurrency": (
@@ -238,7 +269,12 @@ HELP: dict[str, tuple[str, str]] = {
 }
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
-CHOICES = {"auth": ("", "tokens", "jwt", "none"), "docs": ("public", "authenticated", "off")}
+CHOICES = {
+    "auth": ("", "tokens", "jwt", "none"),
+    "docs": ("public", "authenticated", "off"),
+    "metrics": ("public", "authenticated", "off"),
+    "log_format": ("auto", "json", "text"),
+}
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -33,11 +32,13 @@ from app.api.auth import Gate
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS
 from app.api.reference import reference_routes
+from app.api.scrape import scrape_routes
 from app.auth.rules import check
 from app.config import Settings, load_settings
-from app.errors import ConfigError
+from app.listener import listen
 from app.logs import set_up_logging
 from app.store import Shard, connect
+from app.telemetry.figures import of_process
 
 log = logging.getLogger(__name__)
 
@@ -75,30 +76,15 @@ def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
         if shard is None:
             await used.redis.aclose()
 
-    routes = [*routes_of(NOUNS), *reference_routes(NOUNS, settings)]
+    figures = of_process()
+    routes = [*routes_of(NOUNS), *reference_routes(NOUNS, settings), *scrape_routes(settings, used, figures)]
     if settings.echo:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
     app.state.shard = used
+    app.state.figures = figures
     app.state.gate = Gate(settings, used)
     return app
-
-
-def listen(settings: Settings) -> socket.socket:
-    """The API's listening socket; raises :class:`ConfigError` when the port can't be had."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"can't listen on {settings.host}:{settings.port} ({error.strerror}): is something else running"
-            " there? Choose another port with PORT."
-        ) from error
-    listener.set_inheritable(True)
-    return listener
 
 
 def run(argv: Sequence[str]) -> None:
@@ -107,7 +93,7 @@ def run(argv: Sequence[str]) -> None:
     set_up_logging(settings.log_level)
     for warning in check(settings):
         log.warning("%s", warning)
-    listener = listen(settings)
+    listener = listen(settings.host, settings.port, "PORT")
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",

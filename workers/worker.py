@@ -3,7 +3,7 @@
     ticker ──► due slots become executions     refiller ──► slots further ahead
     claimer ─► executions become requests      finisher ──► outcomes are recorded
     renewer ─► leases stay alive               janitor ───► what is over is cleared away
-    listener ► wakes ticker and claimer        health ────► arq's health check
+    listener ► wakes ticker and claimer        health ────► arq's health check, and a heartbeat
 
 arq's own loop claims one job at a time and ends at the first Redis error; its queue, its job and result
 format, its job ids and its health check are what we keep of it.
@@ -17,7 +17,8 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import arq
@@ -25,13 +26,17 @@ import msgspec
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
+from app import __version__
 from app.config import Settings
 from app.egress import make_egress
 from app.models import State
-from app.store import Shard, queue, ticking, upkeep
+from app.store import Shard, queue, ticking, upkeep, workers
 from app.store.queue import Claimed, Ended
 from app.store.shard import pack, unpack
+from app.telemetry.figures import Figures
+from app.telemetry.metrics import WORKER_PLACES, WORKER_RUNNING, WORKER_UNRECORDED
 from workers import delivery
+from workers.account import Account, Every
 from workers.failures import NotSent
 from workers.loops import Loop
 from workers.transport import Transport
@@ -40,7 +45,6 @@ log = logging.getLogger(__name__)
 
 _FINISH_BATCH = 200
 _JANITOR_SECONDS = 5.0
-_HEALTH_SECONDS = 5
 _LAST_FLUSH_SECONDS, _FLUSH_PAUSE_SECONDS = 1.5, 0.1
 _LAST_CALL_SECONDS = 0.5  # for a call to Redis that is under way when the worker stops
 
@@ -83,7 +87,7 @@ class Worker(arq.Worker):
             ),
             handle_signals=False,
             max_jobs=settings.max_jobs,
-            health_check_interval=_HEALTH_SECONDS,
+            health_check_interval=workers.HEARTBEAT_SECONDS,
             job_serializer=pack,
             job_deserializer=unpack,
         )
@@ -98,15 +102,21 @@ class Worker(arq.Worker):
         self._ended: list[Ended] = []
         self._starved = False  # there may be more ready executions than there were places
         self._clock_offset = 0.0  # Redis's clock minus the monotonic one, ms
-        self.ticker = Loop("ticker", self.tick)
-        self.refiller = Loop("refiller", self.refill)
-        self.claimer = Loop("claimer", self.claim)
-        self.finisher = Loop("finisher", self.finish)
-        self.renewer = Loop("renewer", self.renew)
-        self.janitor = Loop("janitor", self.clean)
-        self.listener = Loop("listener", self.listen)
-        self.health = Loop("health", self.report_health)
+        self._started = 0  # by Redis's clock, ms; 0: not yet
+        self._statistics = Every(settings.statistics_seconds)
+        self.account = Account()
+        self.ticker = self._loop("ticker", self.tick)
+        self.refiller = self._loop("refiller", self.refill)
+        self.claimer = self._loop("claimer", self.claim)
+        self.finisher = self._loop("finisher", self.finish)
+        self.renewer = self._loop("renewer", self.renew)
+        self.janitor = self._loop("janitor", self.clean)
+        self.listener = self._loop("listener", self.listen)
+        self.health = self._loop("health", self.report_health)
         self._stop = asyncio.Event()
+
+    def _loop(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
+        return Loop(name, once, self.account.figures)
 
     async def main(self) -> None:
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
@@ -149,12 +159,31 @@ class Worker(arq.Worker):
         await asyncio.wait([tasks[self.finisher]])
         await self._flush()
 
+    @property
+    def trouble(self) -> str:
+        """Why this worker can't take work; empty when it can."""
+        if self._stop.is_set():
+            return "it stops"
+        failing = [loop.name for loop in (self.ticker, self.claimer, self.finisher) if loop.failures]
+        return f"failing: {', '.join(failing)}" if failing else ""
+
+    def measure(self) -> Figures:
+        """This worker's figures, with those that are what they are now."""
+        figures = self.account.figures
+        figures.set(WORKER_RUNNING, len(self.tasks))
+        figures.set(WORKER_PLACES, self.max_jobs)
+        figures.set(WORKER_UNRECORDED, len(self._ended))
+        return figures
+
     def stop(self) -> None:
         """Begin to stop."""
         self._stop.set()
 
     async def close(self) -> None:
-        """Close connections. arq would also delete the health check that other workers share."""
+        """Say farewell and close connections. arq would also delete the health check that others share."""
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(_LAST_CALL_SECONDS):
+                await workers.leave(self._shard, self._identity)
         await self._transport.aclose()
         await self._shard.redis.aclose()
 
@@ -162,8 +191,10 @@ class Worker(arq.Worker):
 
     async def tick(self) -> float:
         """Fire what is due; sleep until the next slot."""
+        begun = time.monotonic()
         fired = await ticking.fire_due(self._shard)
         self._set_clock(fired.now)
+        self.account.ticked(fired, time.monotonic() - begun)
         if fired.made:
             self.claimer.wake()
         if fired.dry:
@@ -191,6 +222,7 @@ class Worker(arq.Worker):
         claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
         self._claims += 1
         self._set_clock(claim.now)
+        self.account.claimed(len(claim.executions))
         until = begun + self.settings.lease_seconds
         for execution in claim.executions:
             self._start(execution, until)
@@ -222,7 +254,7 @@ class Worker(arq.Worker):
             del self._held[ended.id]
             if came_back:
                 self._start(held.execution, held.until)  # recorded, and already ours again: the next attempt
-            self._count(ended, state)
+            self._count(ended, claimed, state)
         self.claimer.wake()
         return 0 if self._ended else self.settings.poll_seconds
 
@@ -267,9 +299,21 @@ class Worker(arq.Worker):
                     self.claimer.wake()
 
     async def report_health(self) -> float:
-        """arq's health check: a line about this worker, under a key that expires."""
+        """arq's health check: a line about this worker, under a key that expires; and our own heartbeat."""
+        if self._statistics.due():
+            self.account.report(len(self.tasks))
+        self._started = self._started or await self._shard.now_ms()
+        facts = workers.Facts(
+            name=self.name,
+            version=__version__,
+            started=self._started,
+            capacity=self.max_jobs,
+            running=len(self.tasks),
+            tick_lag=self.account.take_lag(),
+        )
+        await workers.note(self._shard, self._identity, facts)
         await self.record_health()
-        return _HEALTH_SECONDS
+        return workers.HEARTBEAT_SECONDS
 
     # One execution.
 
@@ -336,17 +380,14 @@ class Worker(arq.Worker):
         if self._ended:
             log.error("%d outcomes could not be recorded: their executions run again", len(self._ended))
 
-    def _count(self, ended: Ended, state: State | None) -> None:
-        if state is None:
-            log.warning("%s: the lease was lost, this outcome is not recorded", ended.id)
-        elif state is State.SUCCEEDED:
+    def _count(self, ended: Ended, execution: Claimed, state: State | None) -> None:
+        self.account.ended(ended, execution, state)
+        if state is State.SUCCEEDED:
             self.jobs_complete += 1
         elif state is State.RETRYING or state is State.QUEUED:
             self.jobs_retried += 1
-        else:
+        elif state is not None:
             self.jobs_failed += 1
-            if ended.attempt is not None:
-                log.warning("%s %s: %s", ended.id, state, ended.attempt.message)
 
     def _free_places(self) -> int:
         return self.max_jobs - len(self.tasks)

@@ -14,6 +14,8 @@ from starlette.responses import Response
 
 from app.api.fields import about
 from app.errors import ApiError, Fault, MethodNotAllowed, NotFound, StoreUnavailable
+from app.redis_errors import kind_of_error
+from app.telemetry.metrics import REDIS_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ async def on_api_error(_: Request, error: Exception) -> Response:
 
 async def on_store_error(request: Request, error: Exception) -> Response:
     """Redis away, full, loading, read-only: nothing of that ends the API."""
+    request.app.state.figures.add(REDIS_ERRORS, kind_of_error(error))
     log.warning("%s %s: Redis failed: %s", request.method, request.url.path, error or type(error).__name__)
     detail = "Redis can't be reached; try again."
     if isinstance(error, ResponseError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import uuid
 from collections.abc import Awaitable, Callable
@@ -65,6 +66,19 @@ def script_source(name: str) -> str:
     folder = files("app.store") / "lua"
     source = (folder / f"{name}.lua").read_text()
     return _INCLUDE.sub(lambda match: (folder / f"{match[1]}.lua").read_text(), source)
+
+
+@cache
+def script_names() -> list[str]:
+    """Every script that can be run."""
+    found = (one.name for one in (files("app.store") / "lua").iterdir())
+    return sorted(name.removesuffix(".lua") for name in found if name.endswith(".lua") and name[0] != "_")
+
+
+@cache
+def script_sha(name: str) -> str:
+    """What Redis knows a script by."""
+    return hashlib.sha1(script_source(name).encode(), usedforsecurity=False).hexdigest()
 
 
 class Shard:

@@ -71,7 +71,7 @@ OF_WORKER = (
     WORKER_UNRECORDED,
 )
 
-# Of the fleet: read from Redis by the API. Every API process reports the same: take the largest, never the sum.
+# Of the fleet: read from Redis by the API. Every API process reports the same: take the largest, not the sum.
 TRIGGERS = _gauge("triggers", "Triggers, by where they stand.", "state")
 WORKSPACES = _gauge("workspaces", "Workspaces.")
 EXECUTIONS = _gauge(

@@ -1,0 +1,74 @@
+"""``/metrics``: figures of the whole fleet, and of this process, for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from app.config import Settings
+from app.store import Shard, fleet, server
+from app.store.census import Census
+from app.telemetry.figures import CONTENT_TYPE, Figures, write_out
+from app.telemetry.fleet_figures import Reading, fleet_figures
+
+_FRESH_SECONDS = 1.0  # several scrapers, and those in a hurry, get what was read for the first
+
+
+class Scrape:
+    """Reads what ``/metrics`` tells of the fleet, at most once a second."""
+
+    def __init__(self, shard: Shard, own: Figures) -> None:
+        self._shard = shard
+        self._own = own
+        self._census = Census(shard, shard.settings.metrics_workspaces)
+        self._turn = asyncio.Lock()
+        self._read = -_FRESH_SECONDS
+        self._text = b""
+
+    async def text(self) -> bytes:
+        """The figures in Prometheus's format."""
+        async with self._turn:
+            if time.monotonic() - self._read >= _FRESH_SECONDS:
+                self._text = write_out(self._own, fleet_figures(await self._look()))
+                self._read = time.monotonic()
+        return self._text
+
+    async def _look(self) -> Reading:
+        await self._census.go_on()
+        total = self._census.total
+        found, redis = await fleet.read(self._shard), await server.facts(self._shard)
+        return Reading(
+            totals=found.totals,
+            triggers=total.triggers if total else {},
+            executions=total.executions if total else {},
+            of_each=self._census.of_each,
+            workspaces=found.workspaces,
+            ready=found.ready,
+            queue_wait=found.queue_wait,
+            overdue=found.overdue,
+            ticker_lag=found.ticker_lag,
+            running=found.running,
+            capacity=found.capacity,
+            alive=len(found.alive),
+            silent=len(found.workers) - len(found.alive),
+            used_memory=redis.used_memory,
+            max_memory=redis.max_memory,
+        )
+
+
+def scrape_routes(settings: Settings, shard: Shard, own: Figures) -> list[Route]:
+    """The route, if the settings want it; ``own`` are the figures of this process."""
+    if settings.metrics == "off":
+        return []
+    scrape = Scrape(shard, own)
+
+    async def metrics(request: Request) -> Response:
+        if settings.metrics == "authenticated":
+            (await request.app.state.gate.identify(request)).need_everywhere("read")
+        return Response(await scrape.text(), media_type=CONTENT_TYPE)
+
+    return [Route("/metrics", metrics)]
