@@ -39,6 +39,7 @@ from app.listener import listen
 from app.logs import set_up_logging
 from app.store import Shard, connect
 from app.telemetry.figures import of_process
+from app.telemetry.metrics import OF_API
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
         if shard is None:
             await used.redis.aclose()
 
-    figures = of_process()
+    figures = of_process(OF_API)
     routes = [*routes_of(NOUNS), *reference_routes(NOUNS, settings), *scrape_routes(settings, used, figures)]
     if settings.echo:
         routes += echo.routes
@@ -90,7 +91,7 @@ def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
 def run(argv: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Takes no arguments: the environment has the settings."""
     settings = load_settings()
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     for warning in check(settings):
         log.warning("%s", warning)
     listener = listen(settings.host, settings.port, "PORT")

@@ -14,6 +14,8 @@ from app.keys import kind_of, split_execution_id
 from app.models import Attempt, Definition
 from app.store import Shard, executions, history, queue
 from app.store.queue import Claimed, Ended
+from workers.transport import Transport
+from workers.worker import Worker
 
 EVERY_MINUTE = "* * * * *"
 
@@ -140,3 +142,17 @@ class Target:
                 writer.transport.abort()
             await asyncio.gather(*self._serving, return_exceptions=True)
             await asyncio.sleep(0)  # the loop closes aborted transports in its next round
+
+
+@asynccontextmanager
+async def worker_running(shard: Shard) -> AsyncIterator[Worker]:
+    """A worker in this process, stopped at the end of the block."""
+    settings = shard.settings
+    worker = Worker(shard, Transport(settings.snippet_bytes, settings.max_response_bytes, settings.max_jobs))
+    running = asyncio.create_task(worker.main())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        await running
+        await worker.close()

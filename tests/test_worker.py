@@ -18,7 +18,17 @@ from arq.connections import ArqRedis, RedisSettings
 from arq.jobs import Job, JobStatus
 from arq.worker import async_check_health
 from conftest import LOOPBACK, Clock, RedisServer, ShardFactory, eventually, redis_binaries
-from helpers import OK, Received, Target, accounts_balance, define, failed, numbered, succeeded
+from helpers import (
+    OK,
+    Received,
+    Target,
+    accounts_balance,
+    define,
+    failed,
+    numbered,
+    succeeded,
+    worker_running,
+)
 
 from app.clock import day_of
 from app.config import Settings
@@ -28,20 +38,6 @@ from workers.transport import Transport
 from workers.worker import Worker
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def worker_running(shard: Shard) -> AsyncIterator[Worker]:
-    """A worker in this process, stopped at the end of the block."""
-    settings = shard.settings
-    worker = Worker(shard, Transport(settings.snippet_bytes, settings.max_response_bytes, settings.max_jobs))
-    running = asyncio.create_task(worker.main())
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        await running
-        await worker.close()
 
 
 StartProcess = Callable[..., Awaitable[asyncio.subprocess.Process]]

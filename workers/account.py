@@ -58,12 +58,7 @@ class Account:
 
     def ended(self, ended: Ended, execution: Claimed, state: State | None) -> None:
         """An attempt is over and recorded as ``state``; None: its lease was lost."""
-        fields = {
-            "workspace": execution.workspace,
-            "trigger": execution.trigger,
-            "execution": ended.id,
-            "attempt": len(execution.attempts) + 1,
-        }
+        fields = fields_of(execution)
         if state is None:
             self.figures.add(LEASES_LOST)
             log.warning("the lease was lost, this outcome is not recorded", extra=fields)
@@ -114,6 +109,16 @@ class Every:
             return False
         self._last = now
         return True
+
+
+def fields_of(execution: Claimed) -> dict[str, str | int]:
+    """What the log tells of an attempt."""
+    return {
+        "workspace": execution.workspace,
+        "trigger": execution.trigger,
+        "execution": execution.id,
+        "attempt": len(execution.attempts) + 1,
+    }
 
 
 def _when(ms: int) -> str:

@@ -169,7 +169,7 @@ async def attempt(
         if prepared is not None:
             return retries.judge(execution, made, prepared.policy, sent, headers)
     except Exception:  # an attempt without an outcome would be held, and renewed, for ever
-        log.exception("%s: the answer can't be judged", execution.id)
+        log.exception("the answer can't be judged", extra={"execution": execution.id})
     return retries.failed(execution, made)
 
 

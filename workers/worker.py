@@ -36,7 +36,7 @@ from app.store.shard import pack, unpack
 from app.telemetry.figures import Figures
 from app.telemetry.metrics import WORKER_PLACES, WORKER_RUNNING, WORKER_UNRECORDED
 from workers import delivery
-from workers.account import Account, Every
+from workers.account import Account, Every, fields_of
 from workers.failures import NotSent
 from workers.loops import Loop
 from workers.transport import Transport
@@ -120,7 +120,7 @@ class Worker(arq.Worker):
 
     async def main(self) -> None:
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
-        log.info("worker %s: %d places, queue %s", self.name, self.max_jobs, self.queue_name)
+        log.info("works: %d places, queue %s", self.max_jobs, self.queue_name)
         taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener)
         keeping = (self.finisher, self.renewer, self.health)
         tasks = {loop: asyncio.create_task(loop.run()) for loop in (*taking, *keeping)}
@@ -129,8 +129,8 @@ class Worker(arq.Worker):
             await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
             if not stopped.done():
                 # Nothing should end a loop. A worker without one must not look alive.
-                log.critical("worker %s: a loop ended by itself; the worker stops", self.name)
-            log.info("worker %s: stopping, %d requests running", self.name, len(self.tasks))
+                log.critical("a loop ended by itself; the worker stops")
+            log.info("stopping, %d requests running", len(self.tasks))
             await self._wind_down(taking, tasks)
             if not stopped.done():
                 raise RuntimeError("a loop of the worker ended by itself")
@@ -138,7 +138,7 @@ class Worker(arq.Worker):
             for task in (stopped, *tasks.values()):
                 task.cancel()
             await asyncio.gather(stopped, *tasks.values(), return_exceptions=True)
-        log.info("worker %s: stopped", self.name)
+        log.info("stopped")
 
     async def _wind_down(self, taking: Sequence[Loop], tasks: Mapping[Loop, asyncio.Task[None]]) -> None:
         """Take nothing more; give what runs the grace period, hand the rest back, record what ended."""
@@ -337,7 +337,7 @@ class Worker(arq.Worker):
             )
         except NotSent:
             # Perhaps another worker's by now: not sent, and not to be reported either.
-            log.warning("%s: the lease lapsed before the request was sent", execution.id)
+            log.warning("the lease lapsed before the request was sent", extra=fields_of(execution))
             return None
         except asyncio.CancelledError:
             if held.aborted or not held.begun:

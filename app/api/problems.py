@@ -59,7 +59,8 @@ async def on_api_error(_: Request, error: Exception) -> Response:
 async def on_store_error(request: Request, error: Exception) -> Response:
     """Redis away, full, loading, read-only: nothing of that ends the API."""
     request.app.state.figures.add(REDIS_ERRORS, kind_of_error(error))
-    log.warning("%s %s: Redis failed: %s", request.method, request.url.path, error or type(error).__name__)
+    why = str(error) or type(error).__name__
+    log.warning("%s %s: Redis failed: %s", request.method, request.url.path, why, extra=_fields_of(request))
     detail = "Redis can't be reached; try again."
     if isinstance(error, ResponseError):
         detail = f"Redis refused the command; try again when it is mended. It said: {error}"
@@ -78,8 +79,13 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
     """A fault of ours: the caller gets no detail, the log gets all."""
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error, extra=_fields_of(request))
     return problem(ApiError("Something went wrong inside; the log of the API has the details."))
+
+
+def _fields_of(request: Request) -> dict[str, str]:
+    """What the log tells of a request beside its line."""
+    return {name.removesuffix("_id"): value for name, value in request.path_params.items()}
 
 
 HANDLERS = {

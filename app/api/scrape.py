@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 
+from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from app.config import Settings
+from app.redis_errors import kind_of_error
 from app.store import Shard, fleet, server
 from app.store.census import Census
 from app.telemetry.figures import CONTENT_TYPE, Figures, write_out
 from app.telemetry.fleet_figures import Reading, fleet_figures
+from app.telemetry.metrics import REDIS_ERRORS, REDIS_UP
 
 _FRESH_SECONDS = 1.0  # several scrapers, and those in a hurry, get what was read for the first
 
@@ -33,9 +36,20 @@ class Scrape:
         """The figures in Prometheus's format."""
         async with self._turn:
             if time.monotonic() - self._read >= _FRESH_SECONDS:
-                self._text = write_out(self._own, fleet_figures(await self._look()))
+                self._text = write_out(self._own, *await self._fleet())
                 self._read = time.monotonic()
         return self._text
+
+    async def _fleet(self) -> list[Figures]:
+        """The fleet's figures; none while Redis is away."""
+        try:
+            figures = fleet_figures(await self._look())
+        except (RedisError, OSError) as error:
+            self._own.set(REDIS_UP, 0)
+            self._own.add(REDIS_ERRORS, kind_of_error(error))
+            return []
+        self._own.set(REDIS_UP, 1)
+        return [figures]
 
     async def _look(self) -> Reading:
         await self._census.go_on()

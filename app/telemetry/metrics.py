@@ -46,6 +46,11 @@ REDIS_ERRORS = _counter("redis_errors", "Calls that Redis failed, as this proces
 
 OF_PROCESS = (BUILD_INFO, REDIS_ERRORS)
 
+# Of one API process.
+REDIS_UP = _gauge("redis_up", "1: Redis answers this process; 0: it does not, and the fleet's figures lack.")
+
+OF_API = (REDIS_UP,)
+
 # Of one worker: what it did itself. Sum them over the workers.
 ATTEMPTS = _counter("attempts", "Requests sent, by outcome: succeeded, or why they failed.", "outcome")
 LATENESS = _histogram("lateness", "From a slot to the start of its first request.", _LONG)
@@ -110,4 +115,4 @@ OF_FLEET = (
     REDIS_MEMORY_LIMIT,
 )
 
-ALL = (*OF_PROCESS, *OF_WORKER, *OF_FLEET)
+ALL = (*OF_PROCESS, *OF_API, *OF_WORKER, *OF_FLEET)
