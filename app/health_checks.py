@@ -26,10 +26,9 @@ class Facts(Struct, frozen=True, kw_only=True):
 
     takes_writes: str  # empty, or why not
     role: str
-    eviction_policy: str
+    warnings: Sequence[str]  # what else is wrong with how Redis is run
     used_memory: int
     max_memory: int
-    saves_fail: bool
     alive: int  # workers
     silent: Sequence[tuple[str, int]]  # their names, and for how long
     ticker_lag: int
@@ -61,16 +60,10 @@ def _of_redis(facts: Facts) -> list[Finding]:
         found.append(Finding("down", f"Redis refuses writes: {facts.takes_writes}"))
     if facts.role != "master":
         found.append(Finding("down", f"REDIS_URL leads to a {facts.role}, not to the primary"))
-    if facts.eviction_policy != "noeviction":
-        policy = facts.eviction_policy
-        found.append(
-            Finding("degraded", f"maxmemory-policy is {policy}: Redis may drop triggers; set noeviction")
-        )
+    found += [Finding("degraded", warning) for warning in facts.warnings]
     if facts.max_memory and facts.used_memory > facts.max_memory * _NEARLY_FULL:
         share = facts.used_memory / facts.max_memory
         found.append(Finding("degraded", f"Redis uses {share:.0%} of its maxmemory"))
-    if facts.saves_fail:
-        found.append(Finding("degraded", "Redis can't write its data to disk; its log says why"))
     return found
 
 

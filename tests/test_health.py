@@ -21,10 +21,9 @@ pytestmark = pytest.mark.anyio
 WELL = Facts(
     takes_writes="",
     role="master",
-    eviction_policy="noeviction",
+    warnings=(),
     used_memory=1,
     max_memory=0,
-    saves_fail=False,
     alive=1,
     silent=(),
     ticker_lag=0,
@@ -50,16 +49,15 @@ async def detailed(shard: Shard, status: int) -> Any:
         ({}, "ok", []),
         ({"takes_writes": "OOM"}, "down", ["Redis refuses writes: OOM"]),
         ({"role": "slave"}, "down", ["not to the primary"]),
-        ({"eviction_policy": "allkeys-lru"}, "degraded", ["set noeviction"]),
+        ({"warnings": ["set noeviction"]}, "degraded", ["set noeviction"]),
         ({"used_memory": 95, "max_memory": 100}, "degraded", ["uses 95% of its maxmemory"]),
-        ({"saves_fail": True}, "degraded", ["to disk"]),
         ({"alive": 0}, "down", ["no worker is alive"]),
         ({"silent": [("w1", 40_000)]}, "degraded", ["w1 has been silent for 40 s"]),
         ({"ticker_lag": 6_000}, "degraded", ["waiting 6 s to be fired"]),
         ({"ticker_lag": 61_000}, "down", ["waiting 61 s to be fired"]),
         ({"queue_wait": 11_000}, "degraded", ["ready for 11 s"]),
         ({"queue_wait": 11_000, "running": 10}, "degraded", ["start more workers"]),
-        ({"saves_fail": True, "alive": 0}, "down", ["no worker", "to disk"]),
+        ({"warnings": ["a disk"], "alive": 0}, "down", ["no worker", "a disk"]),
     ],
 )
 def test_what_is_wrong_has_a_reason_and_the_worst_decides(
@@ -210,6 +208,6 @@ async def test_totals_count_each_end_once_over_all_workspaces(shard: Shard, cloc
 async def test_facts_of_the_server_are_there_where_config_is_refused(
     redis_url: str, make_shard: ShardFactory
 ) -> None:
-    found = await server.facts(make_shard())
+    found = await server.look(make_shard())
     assert found.version[0] in "67"
-    assert found.eviction_policy == "noeviction"
+    assert found.eviction == "noeviction"

@@ -135,6 +135,8 @@ class Worker(arq.Worker):
             if not stopped.done():
                 raise RuntimeError("a loop of the worker ended by itself")
         finally:
+            for loop in tasks:
+                loop.stop()  # the client may swallow a cancellation while it connects
             for task in (stopped, *tasks.values()):
                 task.cancel()
             await asyncio.gather(stopped, *tasks.values(), return_exceptions=True)

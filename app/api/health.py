@@ -36,7 +36,7 @@ class RedisHealth(Answer, frozen=True, kw_only=True):
     max_memory_bytes: Annotated[int, about("0: no bound.")]
     eviction_policy: Annotated[str, about("Anything but `noeviction` may lose triggers.")]
     append_only: Annotated[bool, about("Whether each change goes into a file.")]
-    last_save: Annotated[Moment, about("When the last snapshot was written.")]
+    persisted: Annotated[bool, about("Whether the last write to disk went well.")]
 
 
 class WorkerHealth(Answer, frozen=True, kw_only=True):
@@ -132,7 +132,7 @@ def _answer(findings: list[Finding]) -> DetailedHealth:
 
 
 async def _look(shard: Shard) -> DetailedHealth:
-    redis, all_ = await server.facts(shard), await fleet.read(shard)
+    redis, all_ = await server.look(shard), await fleet.read(shard)
     refused = ""
     try:
         await readiness.check_ready(shard)
@@ -143,10 +143,9 @@ async def _look(shard: Shard) -> DetailedHealth:
         Facts(
             takes_writes=refused,
             role=redis.role,
-            eviction_policy=redis.eviction_policy,
+            warnings=redis.warnings(),
             used_memory=redis.used_memory,
             max_memory=redis.max_memory,
-            saves_fail=redis.saves_fail,
             alive=len(all_.alive),
             silent=silent,
             ticker_lag=all_.ticker_lag,
@@ -183,9 +182,9 @@ def _redis(found: server.Server) -> RedisHealth:
         replicas=found.replicas,
         used_memory_bytes=found.used_memory,
         max_memory_bytes=found.max_memory,
-        eviction_policy=found.eviction_policy,
+        eviction_policy=found.eviction,
         append_only=found.append_only,
-        last_save=rfc3339(found.last_save),
+        persisted=found.persisted,
     )
 
 

@@ -54,7 +54,7 @@ class Scrape:
     async def _look(self) -> Reading:
         await self._census.go_on()
         total = self._census.total
-        found, redis = await fleet.read(self._shard), await server.facts(self._shard)
+        found, redis = await fleet.read(self._shard), await server.look(self._shard)
         return Reading(
             totals=found.totals,
             triggers=total.triggers if total else {},
