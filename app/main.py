@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import uvicorn
+from redis.exceptions import RedisError
 from starlette.applications import Starlette
 
 from app.api import (
@@ -37,7 +39,9 @@ from app.auth.rules import check
 from app.config import Settings, load_settings
 from app.listener import listen
 from app.logs import set_up_logging
-from app.store import Shard, connect
+from app.loops import Loop
+from app.store import Shards, open_shards
+from app.store.replicas import replicas_by_shard
 from app.telemetry.figures import of_process
 from app.telemetry.metrics import OF_API
 
@@ -64,28 +68,48 @@ NOUNS = (
 )
 
 
-def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
-    """The application; a given ``shard`` is left open at the end, one of its own is closed.
+def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
+    """The application; given ``shards`` are left open at the end, those of its own are closed.
 
     Where ``settings`` leave authentication undecided it is off: only :func:`run` insists on a choice.
     """
-    used = shard or Shard(connect(settings), settings)
+    used = shards or open_shards(settings)
+    replicas = replicas_by_shard(used)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        if shard is None:
-            await used.redis.aclose()
+        loops = [Loop("watcher", one.watch) for one in {id(one): one for one in replicas.values()}.values()]
+        watching = [asyncio.create_task(loop.run()) for loop in loops]
+        try:
+            yield
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.wait(watching)
+        if shards is None:
+            await used.aclose()
 
     figures = of_process(OF_API)
     routes = [*routes_of(NOUNS), *reference_routes(NOUNS, settings), *scrape_routes(settings, used, figures)]
     if settings.echo:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
-    app.state.shard = used
+    app.state.shards = used
+    app.state.replicas = replicas
     app.state.figures = figures
-    app.state.gate = Gate(settings, used)
+    app.state.gate = Gate(settings, used.first)
     return app
+
+
+async def _hold_against_stored(settings: Settings) -> None:
+    """Raise :class:`WrongDeployment` where it can be known now; without Redis the first calls will tell."""
+    shards = open_shards(settings)
+    try:
+        await shards.verify()
+    except (RedisError, OSError) as error:
+        log.warning("Redis can't be used yet (%s): calls are answered with 503 meanwhile", error)
+    finally:
+        await shards.aclose()
 
 
 def run(argv: Sequence[str]) -> None:
@@ -94,6 +118,7 @@ def run(argv: Sequence[str]) -> None:
     set_up_logging(settings.log_level, settings.log_format)
     for warning in check(settings):
         log.warning("%s", warning)
+    asyncio.run(_hold_against_stored(settings))
     listener = listen(settings.host, settings.port, "PORT")
     config = uvicorn.Config(
         create_app(settings),

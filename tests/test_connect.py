@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import RedisServer, redis_binaries
 from helpers import numbered
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis_servers import RedisServer, free_port, redis_binaries
 
 from app.config import Settings
 from app.store import Shard, connect, triggers
 
 pytestmark = pytest.mark.anyio
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def uses(url: str, **settings: str) -> int:
@@ -38,7 +31,7 @@ async def test_user_password_and_database() -> None:
     port = free_port()
     binary = next(iter(redis_binaries().values()))
     user = ["--user", "scheduler", "on", ">secret%1", "~*", "&*", "+@all"]
-    server = RedisServer(binary, "--port", str(port), "--bind", "127.0.0.1", *user)
+    server = RedisServer(binary, *user, port=port)
     try:
         assert await uses(f"redis://scheduler:secret%251@127.0.0.1:{port}/3") == 3
         assert await uses(server.url(5)) == 5

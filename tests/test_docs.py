@@ -16,9 +16,10 @@ import pytest
 import redis
 import uvicorn
 from calls import client_of
-from conftest import ShardFactory, eventually, redis_binaries
+from conftest import ShardFactory, eventually
 from documents import PAGES, ROOT, anchors_of, blocks_of, prose_of, tables_of
 from helpers import define
+from redis_servers import redis_binaries
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.openapi import document_of
@@ -28,7 +29,7 @@ from app.declared.inputs import TriggerInput
 from app.main import NOUNS, create_app
 from app.schedule import schedule_of
 from app.schedule.zones import load_zone
-from app.store import Shard
+from app.store import Shard, Shards
 from workers.transport import Transport
 from workers.worker import Worker
 
@@ -66,7 +67,7 @@ Calls = list[tuple[str, str]]
 @asynccontextmanager
 async def everything(shard: Shard, calls: Calls) -> AsyncIterator[int]:
     """API, worker and echo as `cronspace dev` has them; gives the port, and notes the calls of the API."""
-    app = create_app(shard.settings, shard)
+    app = create_app(shard.settings, Shards([shard]))
 
     async def noting(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 from calls import client_of, fire, minutes, ok, refused, store_set
-from conftest import START, Clock, RedisServer, ShardFactory, redis_binaries
+from conftest import START, Clock, ShardFactory
 from examples import ADMIN_KEY
+from redis_servers import RedisServer, redis_binaries
 from test_access import bearer, key_for
 
 from app.health_checks import Facts, examine, verdict
-from app.store import Shard, fleet, readiness, server, workers
+from app.store import Shard, Shards, fleet, readiness, server, workers
 from app.store.shard import script_names, script_sha
 from app.store.workers import SILENT_MS
 
@@ -185,9 +186,9 @@ async def test_ready_means_writable_and_scripts_loaded(make_shard: ShardFactory,
 
 
 async def test_a_script_goes_by_the_name_that_redis_gives_it(shard: Shard) -> None:
-    await readiness.check_ready(shard)
+    await readiness.check_ready(Shards([shard]))
     await shard.redis.script_flush()
-    await readiness.check_ready(shard)
+    await readiness.check_ready(Shards([shard]))
     loaded = await shard.redis.script_exists(*(script_sha(name) for name in script_names()))
     assert all(loaded)
     assert len(loaded) > 20
@@ -200,7 +201,7 @@ async def test_totals_count_each_end_once_over_all_workspaces(shard: Shard, cloc
     await minutes(shard, clock, 1, what="failed")
     clock.advance(600)
     await fire(shard)
-    totals = (await fleet.read(shard)).totals
+    totals = (await fleet.read(Shards([shard]))).totals
     assert (totals["succeeded"], totals["failed"], totals["missed:deadline"]) == (6, 3, 27)
     assert totals["due"] == 6 + 3 + 27 + 3  # the last ones wait
 

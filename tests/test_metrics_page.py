@@ -12,7 +12,7 @@ from test_access import bearer, key_for
 from test_health import heartbeat
 
 from app.api import scrape
-from app.store import Shard, queue, ticking, triggers
+from app.store import Shard, Shards, queue, ticking, triggers
 from app.store.census import Census
 from app.telemetry.metrics import ALL, OF_FLEET
 
@@ -141,7 +141,7 @@ async def test_what_is_gone_is_not_reported_any_more(
 async def test_a_count_takes_bounded_steps_and_the_last_complete_one_holds(shard: Shard) -> None:
     for number in range(5):
         await store_set(shard, f"w{number}", one="* * * * *")
-    census = Census(shard, step=2)
+    census = Census(Shards([shard]), step=2)
     for _ in range(2):
         await census.go_on()
         assert census.total is None

@@ -13,14 +13,15 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import LOOPBACK, RedisServer, ShardFactory, eventually
+from conftest import LOOPBACK, ShardFactory, eventually
 from examples import ADMIN_KEY
 from helpers import Target, define, numbered, worker_running
+from redis_servers import RedisServer, redis_binaries
 from test_metrics_page import Samples, at, samples
 from test_openapi import store_key
 from test_serve import free_port
 
-from app.store import Shard, triggers, workers
+from app.store import Shard, Shards, triggers, workers
 from workers import probes
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +31,9 @@ pytestmark = pytest.mark.anyio
 async def client_of_worker(shard: Shard) -> AsyncIterator[httpx.AsyncClient]:
     """A worker in this process, and a client of its port."""
     async with worker_running(shard) as worker:
-        transport = httpx.ASGITransport(probes.make_app(worker, shard))
+        transport = httpx.ASGITransport(
+            probes.make_app([worker], Shards([shard]), worker.account, worker._places)
+        )
         async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
             yield client
 
@@ -78,8 +81,9 @@ async def test_a_worker_beats_and_leaves_when_it_stops(make_shard: ShardFactory)
     assert await workers.all_seen(shard) == []
 
 
-async def test_ready_says_why_not(make_shard: ShardFactory, redis_server: RedisServer) -> None:
-    own = RedisServer(redis_server._command[0])
+@pytest.mark.parametrize("binary", redis_binaries().values(), ids=redis_binaries())
+async def test_ready_says_why_not(make_shard: ShardFactory, binary: str) -> None:
+    own = RedisServer(binary)
     try:
         async with client_of_worker(make_shard(real_time=True, redis_url=own.url())) as client:
             await eventually(lambda: is_ready(client))

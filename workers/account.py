@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 
 from app.clock import rfc3339
 from app.keys import kind_of
@@ -28,12 +29,13 @@ log = logging.getLogger(__name__)
 class Account:
     """Counts what the loops of a worker do. Times are ms since the epoch, by Redis's clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, statistics_seconds: float = 0) -> None:
+        self.process = uuid.uuid4().hex  # what this process is known by, the same in every shard
         self.figures = of_process(OF_WORKER)
         self.checks = self.executions = self.failures = 0
         self.last_check = self.last_execution = self.last_failure = 0
-        self._next_slot: int | None = None
-        self._lag = 0
+        self._every = statistics_seconds
+        self._reported = time.monotonic()
 
     def ticked(self, fired: Fired, seconds: float) -> None:
         """The ticker looked."""
@@ -42,14 +44,6 @@ class Account:
         self.last_check = fired.now
         if fired.handled:
             self.figures.add(FIRED, by=fired.handled)
-            if self._next_slot is not None:
-                self._lag = max(self._lag, fired.now - self._next_slot)
-        self._next_slot = fired.next_slot
-
-    def take_lag(self) -> int:
-        """How late the ticker came to a slot at most since this was asked last, ms."""
-        lag, self._lag = max(0, self._lag), 0
-        return lag
 
     def claimed(self, number: int) -> None:
         """Executions were taken from the queue."""
@@ -81,34 +75,24 @@ class Account:
         elif state is not None:
             log.warning("%s: %s", state, made.message, extra=fields)
 
-    def report(self, running: int) -> None:
+    def report_now_and_then(self) -> None:
+        """Write the line if its time has come; with 0 seconds it never does."""
+        now = time.monotonic()
+        if self._every and now - self._reported >= self._every:
+            self._reported = now
+            self.report()
+
+    def report(self) -> None:
         """Write the line: how often, how well, and when last."""
         told = {
             "checks": self.checks,
             "executions": self.executions,
             "failures": self.failures,
-            "running": running,
             "last_check": _when(self.last_check),
             "last_execution": _when(self.last_execution),
             "last_failure": _when(self.last_failure),
         }
         log.info("HEALTHCHECK %s", " ".join(f"{name}={value}" for name, value in told.items()), extra=told)
-
-
-class Every:
-    """Whether some seconds have passed since the last time; never with 0."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._last = time.monotonic()
-
-    def due(self) -> bool:
-        """Ask; a yes begins the next span."""
-        now = time.monotonic()
-        if not self._seconds or now - self._last < self._seconds:
-            return False
-        self._last = now
-        return True
 
 
 def fields_of(execution: Claimed) -> dict[str, str | int]:

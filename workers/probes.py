@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
@@ -16,16 +16,19 @@ from starlette.routing import Route
 
 from app.auth import keys
 from app.listener import listen
-from app.store import Shard, api_keys, readiness
+from app.store import Shard, Shards, api_keys, readiness
 from app.telemetry.figures import CONTENT_TYPE, write_out
+from app.telemetry.metrics import WORKER_PLACES, WORKER_RUNNING, WORKER_UNRECORDED
+from workers.account import Account
+from workers.places import Places
 from workers.worker import Worker
 
 _LAST_SECONDS = 2.0  # for answers under way when the worker stops
 
 
-def make_app(worker: Worker, shard: Shard) -> Starlette:
-    """The application behind the port."""
-    settings = shard.settings
+def make_app(workers: Sequence[Worker], shards: Shards, account: Account, places: Places) -> Starlette:
+    """The application behind the port of a process that serves some shards."""
+    settings = shards.settings
 
     async def live(request: Request) -> Response:
         """The loop turns: a lost Redis is no reason to restart a worker."""
@@ -33,9 +36,9 @@ def make_app(worker: Worker, shard: Shard) -> Starlette:
 
     async def ready(request: Request) -> Response:
         """It can take work: Redis answers and takes writes, and the loops get through."""
-        trouble = worker.trouble
+        trouble = next(filter(None, (worker.trouble for worker in workers)), "")
         try:
-            await readiness.check_ready(shard)
+            await readiness.check_ready(shards)
         except (RedisError, OSError) as error:
             trouble = trouble or f"Redis: {error or type(error).__name__}"
         if trouble:
@@ -44,9 +47,12 @@ def make_app(worker: Worker, shard: Shard) -> Starlette:
 
     async def metrics(request: Request) -> Response:
         """What this worker did."""
-        if settings.metrics == "authenticated" and not await _may_look(request, shard):
+        if settings.metrics == "authenticated" and not await _may_look(request, shards.first):
             return JSONResponse({"status": "unauthorized"}, 401, {"www-authenticate": "Bearer"})
-        return Response(write_out(worker.measure()), media_type=CONTENT_TYPE)
+        account.figures.set(WORKER_RUNNING, places.size - places.free)
+        account.figures.set(WORKER_PLACES, places.size)
+        account.figures.set(WORKER_UNRECORDED, sum(worker.unrecorded for worker in workers))
+        return Response(write_out(account.figures), media_type=CONTENT_TYPE)
 
     routes = [Route("/live", live), Route("/ready", ready)]
     return Starlette(routes=routes if settings.metrics == "off" else [*routes, Route("/metrics", metrics)])
@@ -79,14 +85,16 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(worker: Worker, shard: Shard) -> AsyncIterator[int]:
+async def serving(
+    workers: Sequence[Worker], shards: Shards, account: Account, places: Places
+) -> AsyncIterator[int]:
     """Serve while the block runs; gives the port, 0 where there is none. Raises :class:`ConfigError`."""
-    if not shard.settings.worker_port:
+    if not shards.settings.worker_port:
         yield 0
         return
-    listener = listen(shard.settings.host, shard.settings.worker_port, "CRONSPACE_WORKER_PORT")
+    listener = listen(shards.settings.host, shards.settings.worker_port, "CRONSPACE_WORKER_PORT")
     config = uvicorn.Config(
-        make_app(worker, shard),
+        make_app(workers, shards, account, places),
         log_config=None,
         access_log=False,
         http="httptools",

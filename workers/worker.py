@@ -4,6 +4,7 @@
     claimer ─► executions become requests      finisher ──► outcomes are recorded
     renewer ─► leases stay alive               janitor ───► what is over is cleared away
     listener ► wakes ticker and claimer        health ────► arq's health check, and a heartbeat
+    watcher ─► looks at how Redis is run
 
 arq's own loop claims one job at a time and ends at the first Redis error; its queue, its job and result
 format, its job ids and its health check are what we keep of it.
@@ -17,7 +18,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,34 +30,41 @@ from redis.exceptions import RedisError
 from app import __version__
 from app.config import Settings
 from app.egress import make_egress
+from app.loops import Loop
 from app.models import State
 from app.store import Shard, queue, ticking, upkeep, workers
 from app.store.queue import Claimed, Ended
+from app.store.replicas import Replicas
 from app.store.shard import pack, unpack
-from app.telemetry.figures import Figures
-from app.telemetry.metrics import WORKER_PLACES, WORKER_RUNNING, WORKER_UNRECORDED
 from workers import delivery
-from workers.account import Account, Every, fields_of
+from workers.account import Account, fields_of
 from workers.failures import NotSent
-from workers.loops import Loop
+from workers.places import Places
 from workers.transport import Transport
 
 log = logging.getLogger(__name__)
 
 _FINISH_BATCH = 200
 _JANITOR_SECONDS = 5.0
+_UNCONFIRMED_MS = 1000  # until a claim that could not be confirmed is tried again
+_SILENCE_SECONDS = 10.0  # on the channel of notifications
 _LAST_FLUSH_SECONDS, _FLUSH_PAUSE_SECONDS = 1.5, 0.1
 _LAST_CALL_SECONDS = 0.5  # for a call to Redis that is under way when the worker stops
+
+
+# Why the replicas may not have a claim; empty when they have it.
+Confirmation = asyncio.Task[str]
 
 
 class Held:
     """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
 
-    __slots__ = ("aborted", "begun", "execution", "until")
+    __slots__ = ("aborted", "begun", "confirmation", "execution", "until")
 
-    def __init__(self, execution: Claimed, until: float) -> None:
+    def __init__(self, execution: Claimed, until: float, confirmation: Confirmation | None) -> None:
         self.execution = execution  # as it was claimed last
         self.until = until
+        self.confirmation = confirmation  # to be waited for before anything is sent
         self.begun = False  # the request was: something of it may have arrived
         self.aborted = False  # cancelled in Redis: its outcome is nobody's business any more
 
@@ -72,9 +80,18 @@ async def send(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
 
 
 class Worker(arq.Worker):
-    """One worker process's work. ``transport`` sends; ``shard`` stores."""
+    """A worker process's work on one shard. ``transport`` sends; ``places`` and ``account`` are those of the
+    process, which may serve other shards, too.
+    """
 
-    def __init__(self, shard: Shard, transport: Transport) -> None:
+    def __init__(
+        self,
+        shard: Shard,
+        transport: Transport,
+        places: Places | None = None,
+        replicas: Replicas | None = None,
+        account: Account | None = None,
+    ) -> None:
         settings = shard.settings
         super().__init__(
             functions=[arq.func(send, name="send")],
@@ -95,16 +112,18 @@ class Worker(arq.Worker):
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
+        self._places = places or Places(settings.max_jobs)
+        self._replicas = replicas or Replicas(shard)
         self._egress = make_egress(settings.egress_allow, settings.egress_deny, settings.egress_ports)
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
         self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
         self._ended: list[Ended] = []
-        self._starved = False  # there may be more ready executions than there were places
         self._clock_offset = 0.0  # Redis's clock minus the monotonic one, ms
         self._started = 0  # by Redis's clock, ms; 0: not yet
-        self._statistics = Every(settings.statistics_seconds)
-        self.account = Account()
+        self._next_slot: int | None = None  # as the ticker knew last
+        self._lag = 0  # how late the ticker came to a slot since the last heartbeat at most, ms
+        self.account = account or Account(settings.statistics_seconds)
         self.ticker = self._loop("ticker", self.tick)
         self.refiller = self._loop("refiller", self.refill)
         self.claimer = self._loop("claimer", self.claim)
@@ -113,6 +132,7 @@ class Worker(arq.Worker):
         self.janitor = self._loop("janitor", self.clean)
         self.listener = self._loop("listener", self.listen)
         self.health = self._loop("health", self.report_health)
+        self.watcher = self._loop("watcher", self._replicas.watch)
         self._stop = asyncio.Event()
 
     def _loop(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
@@ -121,7 +141,7 @@ class Worker(arq.Worker):
     async def main(self) -> None:
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
         log.info("works: %d places, queue %s", self.max_jobs, self.queue_name)
-        taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener)
+        taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener, self.watcher)
         keeping = (self.finisher, self.renewer, self.health)
         tasks = {loop: asyncio.create_task(loop.run()) for loop in (*taking, *keeping)}
         stopped = asyncio.create_task(self._stop.wait())
@@ -140,6 +160,9 @@ class Worker(arq.Worker):
             for task in (stopped, *tasks.values()):
                 task.cancel()
             await asyncio.gather(stopped, *tasks.values(), return_exceptions=True)
+        with suppress(RedisError, OSError):  # TimeoutError is one; then it is missed for a while
+            async with asyncio.timeout(_LAST_CALL_SECONDS):
+                await workers.leave(self._shard, self.account.process)
         log.info("stopped")
 
     async def _wind_down(self, taking: Sequence[Loop], tasks: Mapping[Loop, asyncio.Task[None]]) -> None:
@@ -169,25 +192,18 @@ class Worker(arq.Worker):
         failing = [loop.name for loop in (self.ticker, self.claimer, self.finisher) if loop.failures]
         return f"failing: {', '.join(failing)}" if failing else ""
 
-    def measure(self) -> Figures:
-        """This worker's figures, with those that are what they are now."""
-        figures = self.account.figures
-        figures.set(WORKER_RUNNING, len(self.tasks))
-        figures.set(WORKER_PLACES, self.max_jobs)
-        figures.set(WORKER_UNRECORDED, len(self._ended))
-        return figures
+    @property
+    def unrecorded(self) -> int:
+        """Outcomes that are not in Redis yet."""
+        return len(self._ended)
 
     def stop(self) -> None:
         """Begin to stop."""
         self._stop.set()
 
     async def close(self) -> None:
-        """Say farewell and close connections. arq would also delete the health check that others share."""
-        with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(_LAST_CALL_SECONDS):
-                await workers.leave(self._shard, self._identity)
+        """Close the transport. arq would also delete the health check that other workers share."""
         await self._transport.aclose()
-        await self._shard.redis.aclose()
 
     # One round of each loop. They return the seconds until the next.
 
@@ -197,6 +213,9 @@ class Worker(arq.Worker):
         fired = await ticking.fire_due(self._shard)
         self._set_clock(fired.now)
         self.account.ticked(fired, time.monotonic() - begun)
+        if fired.handled and self._next_slot is not None:
+            self._lag = max(self._lag, fired.now - self._next_slot)
+        self._next_slot = fired.next_slot
         if fired.made:
             self.claimer.wake()
         if fired.dry:
@@ -214,23 +233,27 @@ class Worker(arq.Worker):
 
     async def claim(self) -> float:
         """Fill free places; sleep until the next execution is ready, or a place is free."""
-        if 0 < self._free_places() < self.max_jobs // 4:
+        places = self._places
+        if 0 < places.free < places.size // 4:
             await asyncio.sleep(0)  # what else ends in this round of the loop comes along
-        asked = min(self._free_places(), self.settings.claim_batch)
-        if asked == 0:
-            self._starved = True
+        asked = min(places.free, self.settings.claim_batch)
+        if asked <= 0:
+            places.wake_when_free(self.claimer.wake)
             return self.settings.poll_seconds
         begun = time.monotonic()
-        claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
+        since = await self._replicas.history()
+        with places.reserve(asked):  # from the other shards' claims
+            claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
         self._claims += 1
         self._set_clock(claim.now)
         self.account.claimed(len(claim.executions))
         until = begun + self.settings.lease_seconds
-        for execution in claim.executions:
-            self._start(execution, until)
-        ready = claim.next_ready is not None and claim.next_ready <= claim.now
-        self._starved = ready and self._free_places() == 0
-        if claim.next_ready is None or self._starved:
+        for execution, confirmation in self._with_confirmations(claim.executions, since):
+            self._start(execution, until, confirmation)
+        if claim.next_ready is None:
+            return self.settings.poll_seconds
+        if claim.next_ready <= claim.now and places.free <= 0:
+            places.wake_when_free(self.claimer.wake)
             return self.settings.poll_seconds
         return min(max(claim.next_ready - claim.now, 0) / 1000, self.settings.poll_seconds)
 
@@ -255,7 +278,8 @@ class Worker(arq.Worker):
                 continue
             del self._held[ended.id]
             if came_back:
-                self._start(held.execution, held.until)  # recorded, and already ours again: the next attempt
+                # Recorded, and already ours again: the next attempt.
+                self._start(held.execution, held.until, held.confirmation)
             self._count(ended, claimed, state)
         self.claimer.wake()
         return 0 if self._ended else self.settings.poll_seconds
@@ -286,9 +310,18 @@ class Worker(arq.Worker):
         """Wait for notifications; without them everything still happens, at the next poll."""
         async with self._shard.redis.pubsub() as subscription:
             await subscription.subscribe(self._shard.keys.wake)
+            silent = False
             while True:
-                message = await subscription.get_message(ignore_subscribe_messages=True, timeout=60)
+                message = await subscription.get_message(
+                    ignore_subscribe_messages=True, timeout=_SILENCE_SECONDS
+                )
+                if message is None and silent:
+                    raise ConnectionError("no answer where notifications come from")
+                silent = message is None
                 if message is None:
+                    await subscription.ping()  # whether it is still there: a host that vanished says nothing
+                    continue
+                if message["type"] == "pong":
                     continue
                 what, _, execution = message["data"].decode().partition(" ")
                 if what == "replaced":
@@ -302,36 +335,61 @@ class Worker(arq.Worker):
 
     async def report_health(self) -> float:
         """arq's health check: a line about this worker, under a key that expires; and our own heartbeat."""
-        if self._statistics.due():
-            self.account.report(len(self.tasks))
+        self.account.report_now_and_then()
         self._started = self._started or await self._shard.now_ms()
         facts = workers.Facts(
             name=self.name,
             version=__version__,
             started=self._started,
-            capacity=self.max_jobs,
+            capacity=self._places.size,
             running=len(self.tasks),
-            tick_lag=self.account.take_lag(),
+            tick_lag=self._lag,
         )
-        await workers.note(self._shard, self._identity, facts)
+        self._lag = 0
+        await workers.note(self._shard, self.account.process, facts)
         await self.record_health()
         return workers.HEARTBEAT_SECONDS
 
     # One execution.
 
-    def _start(self, execution: Claimed, until: float) -> None:
+    def _with_confirmations(
+        self, claimed: Sequence[Claimed], since: str
+    ) -> Iterator[tuple[Claimed, Confirmation | None]]:
+        """Executions with what to wait for before they are sent: a claim of what is sent at most once has to
+        outlast a failover, so it is confirmed by replicas, where there are any.
+        """
+        wanted = max(self.settings.wait_replicas, min(1, self._replicas.connected))
+        confirmation = None
+        for execution in claimed:
+            if not wanted or not delivery.is_once(execution.definition):
+                yield execution, None
+                continue
+            if confirmation is None:
+                confirmation = asyncio.create_task(self._replicas.confirm(since, wanted))
+            yield execution, confirmation
+
+    def _start(self, execution: Claimed, until: float, confirmation: Confirmation | None = None) -> None:
         running = self._held.get(execution.id)
         if running is not None:
             # Its lease had lapsed and it came back to us, who still send it: that is a renewal. Or it is the
             # next attempt, claimed before we heard that this one is recorded: then `finish` starts it.
-            running.execution, running.until = execution, until
+            running.execution, running.until, running.confirmation = execution, until, confirmation
             return
-        held = self._held[execution.id] = Held(execution, until)
+        held = self._held[execution.id] = Held(execution, until, confirmation)
+        self._places.take()
         task = self.tasks[execution.id] = asyncio.create_task(self._run(execution, held))
         task.add_done_callback(lambda done: self._settle(execution.id, held, done))
 
     async def _run(self, execution: Claimed, held: Held) -> Ended | None:
         """The outcome of an attempt; None when there is none to report."""
+        unconfirmed = "" if held.confirmation is None else await asyncio.shield(held.confirmation)
+        if unconfirmed:
+            log.warning(
+                "not sent yet, because its claim is not confirmed: %s",
+                unconfirmed,
+                extra=fields_of(execution),
+            )
+            return Ended(execution.id, held.execution.token, "release", _UNCONFIRMED_MS)
         started = self._now()
         try:
             return await delivery.attempt(
@@ -349,8 +407,7 @@ class Worker(arq.Worker):
     def _settle(self, id_: str, held: Held, task: asyncio.Task[Ended | None]) -> None:
         """Let an execution go whose task is over; it may have been cut off before its first step."""
         del self.tasks[id_]
-        if self._starved:
-            self.claimer.wake()
+        self._places.give_back()
         if task.cancelled() and not held.aborted:
             ended: Ended | None = Ended(id_, held.execution.token, "release")
         else:
@@ -390,9 +447,6 @@ class Worker(arq.Worker):
             self.jobs_retried += 1
         elif state is not None:
             self.jobs_failed += 1
-
-    def _free_places(self) -> int:
-        return self.max_jobs - len(self.tasks)
 
     def _set_clock(self, redis_ms: int) -> None:
         self._clock_offset = redis_ms - time.monotonic() * 1000

@@ -10,10 +10,10 @@ from redis.exceptions import RedisError
 from app.api.fields import Answer, about, moment
 from app.api.operations import Call, Noun
 from app.clock import rfc3339
-from app.errors import Forbidden
+from app.errors import Forbidden, WrongDeployment
 from app.formats import Moment
 from app.health_checks import Facts, Finding, Status, examine, unreachable, verdict
-from app.store import Shard, fleet, readiness, server
+from app.store import Shards, fleet, readiness, server
 from app.store.workers import Seen
 
 noun = Noun("health", "Whether the API runs, and how the whole stands.")
@@ -104,18 +104,22 @@ async def live() -> Health:
 
 
 @noun.operation("GET", "/ready", scope="open")
-async def ready(shard: Shard) -> Health:
+async def ready(shards: Shards) -> Health:
     """Redis answers and takes writes, and the scripts are loaded: a probe that says when to send requests."""
-    await readiness.check_ready(shard)
+    await readiness.check_ready(shards)
     return Health(timestamp=rfc3339(int(time.time() * 1000)))
 
 
 @noun.operation("GET", "/health/detailed", status=(200, 503), errors=(Forbidden,))
-async def detailed_health(shard: Shard, call: Call) -> DetailedHealth:
+async def detailed_health(call: Call) -> DetailedHealth:
     """Redis, each worker, the ticker and the queue; and what is wrong. Needs `read` for all workspaces."""
     call.caller.need_everywhere("read")
+    shards: Shards = call.request.app.state.shards  # not declared: a Redis that is away is part of the answer
     try:
-        found = await _look(shard)
+        await shards.verify()
+        found = await _look(shards)
+    except WrongDeployment as error:
+        found = _answer([Finding("down", str(error))])
     except (RedisError, OSError) as error:
         found = _answer(unreachable(str(error) or type(error).__name__))
     if found.status == "down":
@@ -131,11 +135,11 @@ def _answer(findings: list[Finding]) -> DetailedHealth:
     )
 
 
-async def _look(shard: Shard) -> DetailedHealth:
-    redis, all_ = await server.look(shard), await fleet.read(shard)
+async def _look(shards: Shards) -> DetailedHealth:
+    redis, all_ = await server.look(shards.first), await fleet.read(shards)
     refused = ""
     try:
-        await readiness.check_ready(shard)
+        await readiness.check_ready(shards)
     except RedisError as error:
         refused = str(error) or type(error).__name__
     silent = [(one.facts.name, all_.now - one.at) for one in all_.workers if one.is_silent(all_.now)]

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.fields import about
-from app.errors import ApiError, Fault, MethodNotAllowed, NotFound, StoreUnavailable
+from app.errors import ApiError, Fault, MethodNotAllowed, NotFound, StoreUnavailable, WrongDeployment
 from app.redis_errors import kind_of_error
 from app.telemetry.metrics import REDIS_ERRORS
 
@@ -61,10 +61,46 @@ async def on_store_error(request: Request, error: Exception) -> Response:
     request.app.state.figures.add(REDIS_ERRORS, kind_of_error(error))
     why = str(error) or type(error).__name__
     log.warning("%s %s: Redis failed: %s", request.method, request.url.path, why, extra=_fields_of(request))
-    detail = "Redis can't be reached; try again."
+    return problem(StoreUnavailable(_cause(error)))
+
+
+_CLOSED = "Redis closes every connection, as it does when it has all that it takes (maxclients); try again"
+
+# What Redis and its client say → what that means.
+_CAUSES = {
+    "maxmemory": "Redis is full (maxmemory) and takes nothing more; what frees memory goes on. Give it more"
+    " memory, or delete something",
+    "max number of clients": "Redis takes no more connections (maxclients); try again, or allow it more",
+    # What it says when it has too many connections is often lost with the connection.
+    "closed by server": _CLOSED,
+    "(104": _CLOSED,
+    "(32": _CLOSED,
+    "reset by peer": _CLOSED,
+    "Broken pipe": _CLOSED,
+    "Connection lost": _CLOSED,
+    "read-only replica": "This Redis is a replica at the moment, as during a failover; try again",
+    "Timeout": "Redis did not answer in time; try again",
+    "LOADING": "Redis has just started and is still loading its data; try again",
+    "loading": "Redis has just started and is still loading its data; try again",
+    "MISCONF": "Redis can't write to its disk and therefore takes nothing more; see its log",
+    "NOREPLICAS": "Redis takes nothing more while too few replicas are connected (min-replicas-to-write)",
+}
+
+
+def _cause(error: Exception) -> str:
+    """What is wrong with Redis, without its addresses."""
+    for part, cause in _CAUSES.items():
+        if part in str(error):
+            return f"{cause}."
     if isinstance(error, ResponseError):
-        detail = f"Redis refused the command; try again when it is mended. It said: {error}"
-    return problem(StoreUnavailable(detail))
+        return f"Redis refused the command; try again when it is mended. It said: {error}"
+    return "Redis can't be reached; try again."
+
+
+async def on_wrong_deployment(request: Request, error: Exception) -> Response:
+    """What is stored belongs to other settings: nothing is read or written."""
+    log.error("%s %s: %s", request.method, request.url.path, error)
+    return problem(StoreUnavailable(str(error)))
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -92,6 +128,7 @@ HANDLERS = {
     ApiError: on_api_error,
     RedisError: on_store_error,
     OSError: on_store_error,
+    WrongDeployment: on_wrong_deployment,
     HTTPException: on_http_exception,
     Exception: on_unexpected,
 }

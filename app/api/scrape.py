@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from app.config import Settings
 from app.redis_errors import kind_of_error
-from app.store import Shard, fleet, server
+from app.store import Shards, fleet, server
 from app.store.census import Census
 from app.telemetry.figures import CONTENT_TYPE, Figures, write_out
 from app.telemetry.fleet_figures import Reading, fleet_figures
@@ -24,10 +24,10 @@ _FRESH_SECONDS = 1.0  # several scrapers, and those in a hurry, get what was rea
 class Scrape:
     """Reads what ``/metrics`` tells of the fleet, at most once a second."""
 
-    def __init__(self, shard: Shard, own: Figures) -> None:
-        self._shard = shard
+    def __init__(self, shards: Shards, own: Figures) -> None:
+        self._shards = shards
         self._own = own
-        self._census = Census(shard, shard.settings.metrics_workspaces)
+        self._census = Census(shards, shards.settings.metrics_workspaces)
         self._turn = asyncio.Lock()
         self._read = -_FRESH_SECONDS
         self._text = b""
@@ -54,7 +54,7 @@ class Scrape:
     async def _look(self) -> Reading:
         await self._census.go_on()
         total = self._census.total
-        found, redis = await fleet.read(self._shard), await server.look(self._shard)
+        found, redis = await fleet.read(self._shards), await server.look(self._shards.first)
         return Reading(
             totals=found.totals,
             triggers=total.triggers if total else {},
@@ -74,11 +74,11 @@ class Scrape:
         )
 
 
-def scrape_routes(settings: Settings, shard: Shard, own: Figures) -> list[Route]:
+def scrape_routes(settings: Settings, shards: Shards, own: Figures) -> list[Route]:
     """The route, if the settings want it; ``own`` are the figures of this process."""
     if settings.metrics == "off":
         return []
-    scrape = Scrape(shard, own)
+    scrape = Scrape(shards, own)
 
     async def metrics(request: Request) -> Response:
         if settings.metrics == "authenticated":

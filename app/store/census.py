@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from app.store.shard import Shard
-from app.store.workspaces import Counts, all_ids, counts
+from app.store.everywhere import all_ids, counts
+from app.store.shards import Shards
+from app.store.workspaces import Counts
 
 
 class Census:
@@ -13,10 +14,10 @@ class Census:
     holds. Single workspaces are told of the first ``named`` ones, by id; the rest together.
     """
 
-    def __init__(self, shard: Shard, named: int = 0, step: int = 1000) -> None:
+    def __init__(self, shards: Shards, named: int = 0, step: int = 1000) -> None:
         self.total: Counts | None = None  # None until the first count is complete
         self.of_each: dict[str | None, dict[str, int]] = {}  # workspace (None: all others) → executions
-        self._shard = shard
+        self._shards = shards
         self._named = named
         self._step = step
         self._left: list[str] = []
@@ -30,9 +31,9 @@ class Census:
     async def go_on(self) -> None:
         """Count some more."""
         if not self._left:
-            self._left = await all_ids(self._shard)
+            self._left = await all_ids(self._shards)
         taken, self._left = self._left[: self._step], self._left[self._step :]
-        for workspace, found in zip(taken, await counts(self._shard, taken), strict=True):
+        for workspace, found in zip(taken, await counts(self._shards, taken), strict=True):
             _add(self._triggers, found.triggers)
             _add(self._executions, found.executions)
             if self._named:

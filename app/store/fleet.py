@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+
 from msgspec import Struct
 
 from app.keys import split_execution_id
 from app.store.shard import Shard
-from app.store.workers import Seen, all_seen
+from app.store.shards import Shards
+from app.store.workers import Seen, all_seen, merge
 
 _DUE_AT_ONCE = 1000  # due workspaces whose overdue slots are counted one by one
 
@@ -58,8 +63,30 @@ class Fleet(Struct, frozen=True, kw_only=True):
         return 0 if self.oldest_ready is None else self.now - self.oldest_ready.since
 
 
-async def read(shard: Shard) -> Fleet:
-    """How all stands."""
+async def read(shards: Shards) -> Fleet:
+    """How all stands, over all shards."""
+    found = await asyncio.gather(*(_read(shard) for shard in shards))
+    totals: Counter[str] = Counter()
+    for one in found:
+        totals.update(one.totals)
+    return Fleet(
+        now=max(one.now for one in found),
+        pulse=min((one.pulse for one in found if one.pulse is not None), default=None),
+        workers=merge(worker for one in found for worker in one.workers),
+        ready=sum(one.ready for one in found),
+        oldest_ready=_oldest(one.oldest_ready for one in found),
+        overdue=sum(one.overdue for one in found),
+        oldest_overdue=_oldest(one.oldest_overdue for one in found),
+        workspaces=sum(one.workspaces for one in found),
+        totals=dict(totals),
+    )
+
+
+def _oldest(waiting: Iterable[Waiting | None]) -> Waiting | None:
+    return min((one for one in waiting if one is not None), key=lambda one: one.since, default=None)
+
+
+async def _read(shard: Shard) -> Fleet:
     keys, now = shard.keys, await shard.now_ms()
     async with shard.redis.pipeline(transaction=False) as pipe:
         pipe.hget(keys.root, "pulse")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from app.store.shard import Shard, script_names, script_sha, script_source
+from app.store.shards import Shards
 
 _PROBE_MS = 10_000
 
 
-async def check_ready(shard: Shard) -> None:
-    """Redis answers, takes writes and knows every script; raises what it raises.
+async def check_ready(shards: Shards) -> None:
+    """Every shard's Redis answers, takes writes and knows every script; raises what it raises.
 
     A script that it does not know (any more) is loaded.
     """
+    await asyncio.gather(*(_check_shard(shard) for shard in shards))
+
+
+async def _check_shard(shard: Shard) -> None:
     names = script_names()
     known = await shard.redis.script_exists(*(script_sha(name) for name in names))
     for name, there in zip(names, known, strict=True):

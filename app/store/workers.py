@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 from msgspec import Struct
 
@@ -27,6 +29,7 @@ class Facts(Struct, frozen=True, kw_only=True):
 class Seen(Struct, frozen=True):
     """A worker as it was heard of last."""
 
+    id: str  # of the process, the same in every shard that it serves
     facts: Facts
     at: int
 
@@ -39,7 +42,7 @@ _decode = msgspec.msgpack.Decoder(Facts).decode
 
 
 async def note(shard: Shard, worker: str, facts: Facts) -> None:
-    """A heartbeat; ``worker`` differs between restarts."""
+    """A heartbeat of a process; ``worker`` differs between restarts."""
     await shard.run("note_worker", worker, pack(facts), _FORGOTTEN_MS, _MOST)
 
 
@@ -54,5 +57,25 @@ async def all_seen(shard: Shard) -> list[Seen]:
         pipe.zrange(shard.keys.workers, 0, -1, withscores=True)
         pipe.hgetall(shard.keys.worker_facts)
         heard, facts = await pipe.execute()
-    found = [Seen(_decode(facts[worker]), int(at)) for worker, at in heard if worker in facts]
-    return sorted(found, key=lambda one: (one.facts.name, one.facts.started))
+    return merge(
+        Seen(worker.decode(), _decode(facts[worker]), int(at)) for worker, at in heard if worker in facts
+    )
+
+
+def merge(seen: Iterable[Seen]) -> list[Seen]:
+    """What several shards know, a process each: it sends for all of them, in the same places."""
+    merged: dict[str, Seen] = {}
+    for one in seen:
+        known = merged.get(one.id)
+        merged[one.id] = one if known is None else _together(known, one)
+    return sorted(merged.values(), key=lambda one: (one.facts.name, one.facts.started))
+
+
+def _together(known: Seen, other: Seen) -> Seen:
+    facts = msgspec.structs.replace(
+        known.facts,
+        started=min(known.facts.started, other.facts.started),
+        running=known.facts.running + other.facts.running,
+        tick_lag=max(known.facts.tick_lag, other.facts.tick_lag),
+    )
+    return Seen(known.id, facts, max(known.at, other.at))
