@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import uvicorn
 from redis.exceptions import RedisError
@@ -44,6 +45,10 @@ from app.store import Shards, open_shards
 from app.store.replicas import replicas_by_shard
 from app.telemetry.figures import of_process
 from app.telemetry.metrics import OF_API
+from app.telemetry.traces import open_traces
+
+if TYPE_CHECKING:
+    from app.telemetry.tracing import Traces
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +73,7 @@ NOUNS = (
 )
 
 
-def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
+def create_app(settings: Settings, shards: Shards | None = None, traces: Traces | None = None) -> Starlette:
     """The application; given ``shards`` are left open at the end, those of its own are closed.
 
     Where ``settings`` leave authentication undecided it is off: only :func:`run` insists on a choice.
@@ -97,6 +102,9 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
     app.state.shards = used
     app.state.replicas = replicas
     app.state.figures = figures
+    app.state.traces = traces
+    for shard in used:
+        shard.traces = traces
     app.state.gate = Gate(settings, used.first)
     return app
 
@@ -120,8 +128,9 @@ def run(argv: Sequence[str]) -> None:
         log.warning("%s", warning)
     asyncio.run(_hold_against_stored(settings))
     listener = listen(settings.host, settings.port, "PORT")
+    traces = open_traces(settings, "cronspace-api")
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, traces=traces),
         loop="uvloop",
         http="httptools",
         log_config=None,
@@ -131,3 +140,5 @@ def run(argv: Sequence[str]) -> None:
         proxy_headers=False,  # whom to believe is ours to say: CRONSPACE_TRUSTED_PROXIES
     )
     uvicorn.Server(config).run(sockets=[listener])
+    if traces is not None:
+        traces.close()

@@ -136,6 +136,7 @@ async def attempt(
     worker: str,
     may_send: Callable[[], bool] = lambda: True,
     egress: Egress = GUARDED,
+    traceparent: str = "",
 ) -> Ended:
     """Send an execution's request once; what goes wrong becomes part of the outcome.
 
@@ -155,7 +156,7 @@ async def attempt(
 
     try:
         prepared = prepare(execution.definition)
-        request = build_request(prepared, execution, started_ms)
+        request = build_request(prepared, execution, started_ms, traceparent)
         async with asyncio.timeout(prepared.timeout):
             answer = await transport.send(prepared.origin, request, may_begin, egress)
         status, headers = answer.status, answer.headers
@@ -188,8 +189,8 @@ def interrupted(execution: Claimed, started_ms: int, now_ms: int, worker: str) -
     return retries.interrupted(execution, prepare(execution.definition).policy, made)
 
 
-def build_request(prepared: Prepared, execution: Claimed, now_ms: int) -> bytes:
-    """The request of one attempt, as it goes over the wire."""
+def build_request(prepared: Prepared, execution: Claimed, now_ms: int, traceparent: str = "") -> bytes:
+    """The request of one attempt, as it goes over the wire. A ``traceparent`` of the trigger's own stays."""
     head, body = prepared.head, prepared.body
     if prepared.templates is not None:
         head, body = prepared.templates.render(_moment(execution, now_ms))
@@ -197,10 +198,14 @@ def build_request(prepared: Prepared, execution: Claimed, now_ms: int) -> bytes:
     signature = ""
     if execution.secrets:
         signature = f"webhook-signature: {sign(execution.secrets, execution.id, timestamp, body)}\r\n"
+    trace = ""
+    if traceparent and b"\r\ntraceparent:" not in head.lower():
+        trace = f"traceparent: {traceparent}\r\n"
     changing = (
         f"webhook-id: {execution.id}\r\n"
         f"webhook-timestamp: {timestamp}\r\n"
         f"{signature}"
+        f"{trace}"
         f"cronspace-attempt: {len(execution.attempts) + 1}\r\n"
         f"cronspace-scheduled-at: {rfc3339(execution.slot)}\r\n\r\n"
     )

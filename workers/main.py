@@ -16,6 +16,7 @@ from app.logs import bind, set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
 from app.store.replicas import replicas_by_shard
+from app.telemetry.traces import open_traces
 from workers import probes
 from workers.account import Account
 from workers.places import Places
@@ -52,9 +53,10 @@ async def serve(settings: Settings) -> None:
     )
     places = Places(settings.max_jobs)
     account = Account(settings.statistics_seconds)
+    traces = open_traces(settings, "cronspace-worker")
     served = parse_numbers(settings.worker_shards, settings.shards)
     replicas = replicas_by_shard(shards)
-    workers = [Worker(shards[at], transport, places, replicas[shards[at]], account) for at in served]
+    workers = [Worker(shards[at], transport, places, replicas[shards[at]], account, traces) for at in served]
     bind(worker=workers[0].name)
     stopped = asyncio.Event()
 
@@ -77,6 +79,8 @@ async def serve(settings: Settings) -> None:
     finally:
         verifying.cancel()
         await asyncio.gather(verifying, return_exceptions=True)
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
         await transport.aclose()
         await shards.aclose()
 

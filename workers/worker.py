@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import arq
 import msgspec
@@ -41,6 +41,9 @@ from workers.account import Account, fields_of
 from workers.failures import NotSent
 from workers.places import Places
 from workers.transport import Transport
+
+if TYPE_CHECKING:
+    from app.telemetry.tracing import Traced, Traces
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +94,7 @@ class Worker(arq.Worker):
         places: Places | None = None,
         replicas: Replicas | None = None,
         account: Account | None = None,
+        traces: Traces | None = None,
     ) -> None:
         settings = shard.settings
         super().__init__(
@@ -114,6 +118,7 @@ class Worker(arq.Worker):
         self._transport = transport
         self._places = places or Places(settings.max_jobs)
         self._replicas = replicas or Replicas(shard)
+        self._traces = traces
         self._egress = make_egress(settings.egress_allow, settings.egress_deny, settings.egress_ports)
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
@@ -247,6 +252,11 @@ class Worker(arq.Worker):
         self._claims += 1
         self._set_clock(claim.now)
         self.account.claimed(len(claim.executions))
+        if self._traces is not None:
+            took = round((time.monotonic() - begun) * 1000)
+            for one in claim.executions:
+                if not one.attempts:
+                    self._traces.claimed(one.id, one.slot, claim.now - took, claim.now)
         until = begun + self.settings.lease_seconds
         for execution, confirmation in self._with_confirmations(claim.executions, since):
             self._start(execution, until, confirmation)
@@ -391,10 +401,22 @@ class Worker(arq.Worker):
             )
             return Ended(execution.id, held.execution.token, "release", _UNCONFIRMED_MS)
         started = self._now()
+        if self._traces is None:
+            return await self._attempt(execution, held, started)
+        with self._traces.attempt(execution.id, len(execution.attempts) + 1, self.name) as span:
+            return await self._attempt(execution, held, started, span)
+
+    async def _attempt(
+        self, execution: Claimed, held: Held, started: int, span: Traced | None = None
+    ) -> Ended | None:
+        traceparent = "" if span is None else span.traceparent
         try:
-            return await delivery.attempt(
-                self._transport, execution, started, self.name, held.may_send, self._egress
+            ended = await delivery.attempt(
+                self._transport, execution, started, self.name, held.may_send, self._egress, traceparent
             )
+            if span is not None and ended.attempt is not None:
+                span.tell(ended.attempt.status, ended.attempt.kind, ended.attempt.message)
+            return ended
         except NotSent:
             # Perhaps another worker's by now: not sent, and not to be reported either.
             log.warning("the lease lapsed before the request was sent", extra=fields_of(execution))

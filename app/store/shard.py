@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib.resources import files
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -21,6 +21,9 @@ from redis.exceptions import ResponseError
 from app.config import Settings
 from app.keys import Keys
 from app.sealing import Sealer, parse_keys
+
+if TYPE_CHECKING:
+    from app.telemetry.tracing import Traces
 
 _INCLUDE = re.compile(r"^--#include (\w+)\n", re.MULTILINE)
 
@@ -65,6 +68,7 @@ class Shard:
         self.redis = redis
         self.settings = settings
         self.keys = Keys(number)
+        self.traces: Traces | None = None  # set where calls are traced
         self.sealer = Sealer(parse_keys(settings.encryption_keys))
         self._now = now
         self._taker, self._takes = uuid.uuid4().hex[:12], 0
@@ -93,7 +97,11 @@ class Shard:
         if script is None:
             script = self._scripts[name] = self.redis.register_script(script_source(name))
         now = "" if self._now is None else self._now()
-        return await script(keys=[self.keys.root, *keys], args=[now, *args], client=client)
+        call = script(keys=[self.keys.root, *keys], args=[now, *args], client=client)
+        if self.traces is None:
+            return await call
+        with self.traces.script(name):
+            return await call
 
     async def read_together(self, pipe: Pipeline) -> list[Any]:
         """The replies to reads, all from one moment. Under maxmemory Redis refuses transactions, even of
