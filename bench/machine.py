@@ -11,15 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from app import __version__
-from bench.lab import BenchError, redis_binary
 from bench.sides import BullMQ
+from lab.processes import LabError, redis_binary
 
 
 def describe(bullmq: BullMQ | None) -> dict[str, str | int | None]:
     """Cores and versions; None for what is not there. Names no host and no folder."""
     try:
         redis = _first_number([redis_binary(), "--version"])
-    except BenchError:
+    except LabError:
         redis = None
     nginx, node = shutil.which("nginx"), shutil.which("node")
     return {
