@@ -1,0 +1,8 @@
+"""One file for each group of scenarios; ``ALL`` has them in the order of the report."""
+
+from __future__ import annotations
+
+from chaos.outcome import Scenario
+from chaos.scenarios import redis_away, workers
+
+ALL: list[Scenario] = [*workers.SCENARIOS, *redis_away.SCENARIOS]
