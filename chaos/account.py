@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -78,11 +79,7 @@ def balance(
     for request in requests:
         by_slot[request.workspace, request.trigger, request.slot].append(request)
     lost = sorted(due - by_slot.keys())
-    repeats = [
-        Repeat(before, after)
-        for of_slot in by_slot.values()
-        for before, after in zip(of_slot, of_slot[1:], strict=False)
-    ]
+    repeats = [Repeat(before, after) for of_slot in by_slot.values() for before, after in pairwise(of_slot)]
     everything = [request for of_slot in by_slot.values() for request in of_slot]
     ended: Counter[str] = Counter()
     for entry in ledger.values():
@@ -129,4 +126,4 @@ def _disagreements(
         if sent != len(slots) - len(own_lost):
             yield f"{where} {sent} slots sent, {len(slots) - len(own_lost)} arrived"
         if unsent != len(own_lost) or told != own_lost:
-            yield f"{where} {unsent} slots that were not sent ({len(told)} named), {len(own_lost)} did not arrive"
+            yield f"{where} {unsent} slots not sent ({len(told)} named), {len(own_lost)} did not arrive"

@@ -81,4 +81,4 @@ class Replacer:
 
     def told(self) -> str:
         """The statuses, to be read."""
-        return ", ".join(f"{number} × {status}" for status, number in sorted(self.answers.items()))
+        return ", ".join(f"{number:,} times {status}" for status, number in sorted(self.answers.items()))

@@ -17,7 +17,7 @@ _PATIENCE = 60.0  # s until a call is given up: calls on a Redis that hangs take
 
 
 class Client:
-    """Calls of the API; the caller decides what another status than 2xx means, or it is a :class:`LabError`."""
+    """Calls of the API; but for those of :meth:`call` whatever is not 2xx is a :class:`LabError`."""
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=_PATIENCE)
@@ -49,16 +49,21 @@ class Client:
         for workspace, members in by_workspace(load).items():
             self.replace(workspace, [one.declared() for one in members])
 
-    def open(self) -> int:
-        """How many executions have not ended, in all workspaces."""
-        executions = self.get("/stats")["executions"]
-        return sum(
-            number for state, number in executions.items() if state in ("queued", "running", "retrying")
-        )
+    def counted(self, workspace: str) -> tuple[int, int]:
+        """How many slots of a workspace were due, and how many are open, by its history."""
+        counted = self.get(f"/workspaces/{workspace}/history/stats")["counted"]
+        return counted["due"], counted["open"]
 
-    def due(self, workspace: str) -> int:
-        """How many slots of a workspace were due, by its history."""
-        return int(self.get(f"/workspaces/{workspace}/history/stats")["counted"]["due"])
+    def executions(self, workspace: str) -> list[dict[str, Any]]:
+        """All executions that are kept of a workspace."""
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            page = self.get(f"/workspaces/{workspace}/executions?limit=500{cursor}")
+            found += page["executions"]
+            if page["next_cursor"] is None:
+                return found
+            cursor = f"&cursor={page['next_cursor']}"
 
     def entry(self, workspace: str, trigger: str) -> Entry:
         """What the ledger has about a trigger."""

@@ -11,7 +11,7 @@ from chaos.account import Account
 
 
 class Outcome(Struct):
-    """Its account, figures beside it, and what should not have been; it passes when there is none of the latter."""
+    """The account, figures beside it, and what should not have been: without any of that it has passed."""
 
     account: Account
     figures: dict[str, str]
@@ -19,13 +19,19 @@ class Outcome(Struct):
 
 
 class Scenario(NamedTuple):
-    """One thing that breaks. ``made`` says how, ``shows`` what has to be so; ``run`` takes whether it is short."""
+    """One thing that breaks. ``made`` says how, ``shows`` what has to be so."""
 
     name: str
     made: str
     shows: str
-    run: Callable[[bool], Outcome]
+    run: Callable[[bool], Outcome]  # takes whether it is to be short
     needs: Callable[[], str] = lambda: ""  # why it can't be run here; empty: it can
+    in_tests: bool = False  # its short form is short enough for every run of the tests
+
+    @property
+    def key(self) -> str:
+        """Its name on the command line."""
+        return self.run.__name__
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -64,6 +64,8 @@ class Rig:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.client.__exit__(kind, error, trace)
+        for process in self.workers:
+            process.kill()  # the account is drawn up: what still runs is of no interest
         self.lab.__exit__(kind, error, trace)
 
     def start_redis(self) -> None:
@@ -98,9 +100,7 @@ class Rig:
         }
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
-            if all(self.client.due(workspace) >= number for workspace, number in due.items()) and (
-                self.client.open() == 0
-            ):
+            if all(self.client.counted(workspace) == (number, 0) for workspace, number in due.items()):
                 break
             time.sleep(0.2)
         return self.balance(load)

@@ -10,23 +10,33 @@ The path says what is asked for: ``/WORKSPACE/TRIGGER?do=slow&seconds=0.2``. Wha
 * ``garbage``: bytes that are no HTTP
 * ``headers``: a header without end
 * ``close``: half of its body, and the end of the connection
+
+Who speaks TLS to it gets a plain answer. A second port speaks TLS, with a certificate that nobody trusts, and
+a third one is bound and refuses.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
+import ssl
 import sys
 import time
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, TextIO, cast
 from urllib.parse import parse_qs
 
 import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
-from lab.processes import Process, free_port
+from lab.processes import Process
 
 _LAST_REQUESTS_SECONDS = 0.3  # what came twice has come by then, and is in the record
 
@@ -47,10 +57,13 @@ class Request(NamedTuple):
 class Target:
     """A running target."""
 
-    def __init__(self, process: Process, record: Path, port: int) -> None:
+    def __init__(self, process: Process, record: Path, ports: Sequence[int]) -> None:
+        plain, tls, refusing = (f"127.0.0.1:{port}" for port in ports)
         self.process = process
-        self.url = f"http://127.0.0.1:{port}"
-        self.port = port
+        self.url = f"http://{plain}"
+        self.plain_tls_url = f"https://{plain}"
+        self.untrusted_url = f"https://{tls}"
+        self.refusing_url = f"http://{refusing}"
         self._record = record
 
     def count(self) -> int:
@@ -81,20 +94,22 @@ def start(process: Callable[[str, list[str]], Process], folder: Path) -> Target:
     folder.mkdir()
     record = folder / "record"
     record.touch()
-    port = free_port()
-    running = process("target", [sys.executable, "-m", "chaos.target", str(port), str(record)])
-    running.wait_for_text("listening")
-    return Target(running, record, port)
+    running = process("target", [sys.executable, "-m", "chaos.target", str(record)])
+    running.wait_for_text("\n")
+    return Target(running, record, [int(port) for port in running.said().split()])
 
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 _CHUNK = b"x" * 65536
 _BOMB = gzip.compress(bytes(256 << 20), 9)
+_CLIENT_HELLO = b"\x16\x03"  # how TLS begins
 _FLUSH_SECONDS = 0.05
 
 
 class Record:
-    """The file: ``came`` number, time, path, webhook-id, attempt, slot in ms; ``answered`` or ``cut`` number, time."""
+    """The file, in lines: ``came``, a number, the time, path, webhook-id, attempt, slot in ms; and later
+    ``answered`` or ``cut``, the number, the time.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -149,6 +164,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
+        if self._received.startswith(_CLIENT_HELLO):
+            self._transport.write(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n")
+            self._transport.close()
+            return
         while b"\r\n\r\n" in self._received:
             head, _, rest = self._received.partition(b"\r\n\r\n")
             text = head.decode("latin-1")
@@ -206,16 +225,49 @@ class Connection(asyncio.Protocol):
         # "hang": nothing, until the caller hangs up
 
 
-async def _serve(port: int, path: str) -> None:
-    with open(path, "a") as file:
-        record = Record(file)
-        loop = asyncio.get_running_loop()
-        async with await loop.create_server(lambda: Connection(record), "127.0.0.1", port, backlog=4096):
-            print("listening", flush=True)
-            while True:
-                await asyncio.sleep(_FLUSH_SECONDS)
-                file.flush()
+def _untrusted(folder: Path) -> ssl.SSLContext:
+    """A server's TLS with a certificate that it made itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "untrusted.pem"
+    pem.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
+
+
+async def _serve(file: TextIO, context: ssl.SSLContext) -> None:
+    record = Record(file)
+    loop = asyncio.get_running_loop()
+    plain = await loop.create_server(lambda: Connection(record), "127.0.0.1", 0, backlog=4096)
+    tls = await loop.create_server(lambda: Connection(record), "127.0.0.1", 0, ssl=context)
+    with socket.socket() as refusing:
+        refusing.bind(("127.0.0.1", 0))
+        ports = [plain.sockets[0], tls.sockets[0], refusing]
+        print(*(one.getsockname()[1] for one in ports), flush=True)
+        while True:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            file.flush()
+
+
+def _main(path: Path) -> None:
+    with path.open("a") as file:
+        uvloop.run(_serve(file, _untrusted(path.parent)))
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(int(sys.argv[1]), sys.argv[2]))
+    _main(Path(sys.argv[1]))

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from chaos.outcome import Scenario
-from chaos.scenarios import clocks, redis_away, scarce, workers
+from chaos.scenarios import bad_targets, clocks, crowds, redis_away, scarce, workers
 
-ALL: list[Scenario] = [*workers.SCENARIOS, *redis_away.SCENARIOS, *scarce.SCENARIOS, *clocks.SCENARIOS]
+ALL: list[Scenario] = [
+    *workers.SCENARIOS,
+    *redis_away.SCENARIOS,
+    *clocks.SCENARIOS,
+    *scarce.SCENARIOS,
+    *bad_targets.SCENARIOS,
+    *crowds.SCENARIOS,
+]

@@ -34,7 +34,7 @@ def faked(**variables: str) -> dict[str, str]:
     return {"LD_PRELOAD": str(library()), "FAKETIME_DONT_FAKE_MONOTONIC": "1", **variables}
 
 
-def of_workers(short: bool) -> Outcome:
+def worker_clocks(short: bool) -> Outcome:
     """One worker's clock ten minutes ahead, another's ten minutes behind."""
     each = [faked(FAKETIME=f"+{_WRONG_SECONDS}s"), faked(FAKETIME=f"-{_WRONG_SECONDS}s"), {}]
     settings = {"CRONSPACE_CLAIM_BATCH": "10"}  # so that each of them has some
@@ -43,8 +43,7 @@ def of_workers(short: bool) -> Outcome:
         account = rig.settle(load)
         requests = rig.target.requests()
         names = {
-            slot["worker"]
-            for slot in rig.client.get("/executions?limit=100&state=succeeded")["executions"]
+            slot["worker"] for slot in rig.client.get("/executions?limit=100&state=succeeded")["executions"]
         }
         faults = account.faults() + rig.dead()
     a_second = Counter(int(request.at) for request in requests)
@@ -62,7 +61,7 @@ def of_workers(short: bool) -> Outcome:
     return Outcome(account, figures, faults)
 
 
-def of_redis(short: bool) -> Outcome:
+def redis_clock(short: bool) -> Outcome:
     """Redis's clock jumps by less than what holds firing, and later back."""
     with ClockRig() as rig:
         load = rig.store_steady(14 if short else 40)
@@ -102,17 +101,19 @@ class ClockRig(Rig):
 SCENARIOS = [
     Scenario(
         "Workers' clocks wrong by 10 minutes",
-        "libfaketime: one worker's wall clock 10 minutes ahead, another's 10 minutes behind, the third right.",
+        "libfaketime: one worker's wall clock 10 minutes ahead, another's 10 minutes behind, the third"
+        " right.",
         "No burst and no gap, nothing lost, nothing sent again: Redis's clock decides.",
-        of_workers,
+        worker_clocks,
         needs_library,
+        in_tests=True,
     ),
     Scenario(
         "Redis's clock jumps by 5 s",
         "redis-server under libfaketime: 5 s ahead, and back again later.",
-        "No slot lost and none sent again: those that were jumped over are sent at once, and while the clock comes"
-        " round again none is sent that was.",
-        of_redis,
+        "No slot lost and none sent again: those that were jumped over are sent at once, and while the"
+        " clock comes round again none is sent that was.",
+        redis_clock,
         needs_embedded,
     ),
 ]

@@ -90,7 +90,9 @@ def slow(short: bool) -> Outcome:
         account = rig.settle(load)
         faults = account.faults() + rig.dead() + replacer.faults
         late = [
-            request.at - request.slot / 1000 for request in rig.target.requests() if request.slot / 1000 > back
+            request.at - request.slot / 1000
+            for request in rig.target.requests()
+            if request.slot / 1000 > back
         ]
     if not late or percentile(late, 99) > 1:
         faults.append("lateness did not become what it was")
@@ -110,6 +112,7 @@ SCENARIOS = [
         "maxmemory set below what is used, with noeviction, for 10 s; then lifted.",
         "503 that says so, nothing ends; when it is lifted all goes on by itself, and nothing is lost.",
         full,
+        in_tests=True,
     ),
     Scenario(
         "Redis slow",

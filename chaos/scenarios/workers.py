@@ -105,16 +105,19 @@ def rolling(short: bool) -> Outcome:
 SCENARIOS = [
     Scenario(
         "A random worker killed every 2 s",
-        "SIGKILL to one of three workers every 2.1 s, and another started in its place. The target takes 0.4 s to"
-        " answer and a claim takes at most 10 executions, so that kills meet requests in flight.",
-        "Nothing lost. Sent again is only what was in flight at a kill: unanswered then, or answered less than"
-        " 0.5 s before, so that nobody had recorded it. Takeover within the lease.",
+        "SIGKILL to one of three workers every 2.1 s, and another started in its place. The target takes"
+        " 0.4 s to answer and a claim takes at most 10 executions, so that kills meet requests in flight.",
+        "Nothing lost. Sent again is only what was in flight at a kill: unanswered then, or answered less"
+        " than 0.5 s before, so that nobody had recorded it. Takeover within the lease.",
         kills,
+        in_tests=True,
     ),
     Scenario(
         "Rolling restart",
-        "SIGTERM to one worker after the other, and another started when it has ended; as fast as they come up.",
+        "SIGTERM to one worker after the other, and another started when it has ended; as fast as they come"
+        " up.",
         "Nothing lost, nothing sent again, no request cut off.",
         rolling,
+        in_tests=True,
     ),
 ]

@@ -1,0 +1,128 @@
+"""Targets that misbehave, in every way that we know of, beside ones that do not."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from chaos.load import Planned, sleep_until
+from chaos.outcome import Outcome, Scenario, percentile, seconds
+from chaos.rig import Rig
+from chaos.target import Target
+
+_TIMEOUT_SECONDS = 2
+_LATER_SECONDS = 0.5  # what an attempt may take beyond its time-out, on a busy machine
+_GROWTH_MB = 10.0
+_MANY = str(100_000)
+
+
+class Bad(NamedTuple):
+    """A way to misbehave, and how it has to be recorded: a kind of failure, or a status."""
+
+    name: str
+    url: str
+    do: str
+    recorded: str
+
+
+def all_of(target: Target) -> list[Bad]:
+    """All ways."""
+    return [
+        Bad("refuses", target.refusing_url, "", "connect"),
+        Bad("hangs", target.url, "do=hang", "timeout"),
+        Bad("drips", target.url, "do=drip", "timeout"),
+        Bad("endless", target.url, "do=endless", "200"),
+        Bad("bomb", target.url, "do=bomb", "200"),
+        Bad("untrusted", target.untrusted_url, "", "tls"),
+        Bad("plain", target.plain_tls_url, "", "tls"),
+        Bad("garbage", target.url, "do=garbage", "protocol"),
+        Bad("headers", target.url, "do=headers", "protocol"),
+        Bad("closes", target.url, "do=close", "protocol"),
+    ]
+
+
+def misbehaving(short: bool) -> Outcome:
+    """Ten slots a second for each way, beside 100 a second for a good target."""
+    span = 4 if short else 60
+    settings = {
+        "CRONSPACE_MAX_CONCURRENCY": "0",
+        "CRONSPACE_KEEP_FAILED": _MANY,
+        "CRONSPACE_KEEP_SUCCEEDED": _MANY,
+    }
+    with Rig(settings=settings) as rig:
+        load = rig.store_steady(span)
+        first, last = load[0].first, load[0].last
+        ways = all_of(rig.target)
+        fields = {"timeout_seconds": _TIMEOUT_SECONDS, "max_retries": 0}
+        bad = [
+            Planned(way.name, f"t{number}", "* * * * * *", first, last, way.url, way.do, fields)
+            for way in ways
+            for number in range(10)
+        ]
+        rig.client.store(bad)
+        sleep_until(first + span / 4)
+        before = [resident_mb(worker.pid) for worker in rig.workers]
+        sleep_until(last)
+        after = [resident_mb(worker.pid) for worker in rig.workers]
+        account = rig.settle(load)
+        faults = account.faults() + rig.dead()
+        figures = {"requests to bad targets": str(len(bad) * span)}
+        for way in ways:
+            _wait_for_end(rig, way.name, 10 * span)
+            text, found = _recorded(rig, way, 10 * span)
+            figures[f"`{way.name}`"] = text
+            faults += found
+    growth = max(now - then for now, then in zip(after, before, strict=True))
+    # At first a worker grows with what it keeps: connections, prepared requests.
+    if growth > _GROWTH_MB and not short:
+        faults.append(f"a worker grew by {growth:.1f} MB")
+    figures["a worker's memory, a quarter of the way"] = f"{max(before):.0f} MB"
+    figures["growth until the end, largest"] = f"{growth:.1f} MB"
+    figures["lateness at the good target, p99"] = seconds(percentile(account.late, 99))
+    return Outcome(account, figures, faults)
+
+
+def _wait_for_end(rig: Rig, workspace: str, due: int) -> None:
+    deadline = time.monotonic() + 20
+    while rig.client.counted(workspace) != (due, 0) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _recorded(rig: Rig, way: Bad, due: int) -> tuple[str, list[str]]:
+    """How the executions of a way ended, to be read; and what should not be."""
+    executions = rig.client.executions(way.name)
+    kinds = Counter(
+        execution["error"]["kind"] if execution["error"] else str(execution["status"])
+        for execution in executions
+    )
+    longest = max((execution["duration_ms"] / 1000 for execution in executions), default=float("nan"))
+    faults = []
+    if kinds != {way.recorded: due}:
+        faults.append(f"{way.name}: recorded as {dict(kinds)}, not as {due} times {way.recorded}")
+    if longest > _TIMEOUT_SECONDS + _LATER_SECONDS:
+        faults.append(f"{way.name}: an attempt took {longest:.2f} s, with a time-out of {_TIMEOUT_SECONDS} s")
+    return f"{due} recorded as {way.recorded}, longest {longest:.2f} s", faults
+
+
+def resident_mb(pid: int) -> float:
+    """A process's resident memory, in 10^6 bytes."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+SCENARIOS = [
+    Scenario(
+        "Targets that misbehave",
+        "Ten slots a second for each of ten ways, with a time-out of 2 s and no retry, beside 100 a second"
+        " for a good target: refuse, hang, drip a byte a second, an endless body, a gzip bomb, a certificate"
+        " that nobody trusts, no TLS where TLS is wanted, garbage, endless headers, half a body.",
+        "Each request ends as the right kind of failure within its time-out; a body without end is read up"
+        " to 1 MB and closed, a bomb is not unpacked: they are what their status says. Memory of the workers"
+        " stays flat, and the good target's requests are on time.",
+        misbehaving,
+        in_tests=True,
+    ),
+]
