@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench clean
+.PHONY: help run test check format bench chaos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ format: $(VENV)/installed-dev ## format the code and mend what the linter can
 
 bench: $(VENV)/installed-dev ## measure beside the peers; a table, and JSON below bench/
 	$(BIN)/python -m bench $(ARGS)
+
+chaos: $(VENV)/installed-dev ## break things for minutes, and write docs/reliability.md
+	$(BIN)/python -m chaos $(ARGS)
 
 clean: ## remove the environment and the caches, not the data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -55,11 +55,9 @@ def main(argv: Sequence[str]) -> int:
             continue
         result = report.result_of(outcome, f"{datetime.now(UTC):%Y-%m-%d}", time.monotonic() - began)
         failed = failed or bool(result.faults)
-        print(
-            f"{one.key}: {'FAILED' if result.faults else 'passed'} in {result.seconds:.0f} s; {result.due} due,"
-            f" {result.lost} lost, {result.repeated} repeated",
-            flush=True,
-        )
+        verdict = "FAILED" if result.faults else "passed"
+        numbers = f"{result.due} due, {result.lost} lost, {result.repeated} repeated"
+        print(f"{one.key}: {verdict} in {result.seconds:.0f} s; {numbers}")
         figures = [f"{name}: {value}" for name, value in result.figures.items()]
         print("".join(f"  {line}\n" for line in (*figures, *result.faults)), end="", flush=True)
         if not options.short:
