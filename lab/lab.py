@@ -21,13 +21,16 @@ _NOTHING_KEPT = ("--save", "", "--appendonly", "no")
 
 
 class RedisServer:
-    """A Redis server of our own, on a unix socket, in a folder of its own.
+    """A Redis server of our own, on a unix socket (and a TCP port, if told), in a folder of its own.
 
     By default it keeps nothing on disk: a snapshot's fork amid a measurement would be noise.
     """
 
-    def __init__(self, folder: Path, binary: str, options: Sequence[str], extra: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, binary: str, options: Sequence[str], extra: Mapping[str, str], port: int
+    ) -> None:
         folder.mkdir()
+        self.port = port
         self._binary = binary
         self.folder = folder
         self.socket = str(folder / "s")
@@ -38,7 +41,16 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it (again), and wait until it has loaded what it kept."""
-        own = ["--port", "0", "--unixsocket", self.socket, "--dir", str(self.folder)]
+        own = [
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--unixsocket",
+            self.socket,
+            "--dir",
+            str(self.folder),
+        ]
         command = [self._binary, *own, *self._options]
         self.process = Process(command, self.folder / "log", self._extra)
         self.process.wait_for_text("eady to accept connections")
@@ -114,9 +126,10 @@ class Lab:
         options: Sequence[str] = _NOTHING_KEPT,
         extra: Mapping[str, str] | None = None,
         binary: str | None = None,
+        port: int = 0,
     ) -> RedisServer:
-        """Start an empty Redis server; ``extra`` are variables of its environment."""
-        server = RedisServer(self.path("redis"), binary or redis_binary(), options, extra or {})
+        """Start an empty Redis server; ``extra`` are variables of its environment, and ``port`` 0 is none."""
+        server = RedisServer(self.path("redis"), binary or redis_binary(), options, extra or {}, port)
         self.at_end(server.close)
         return server
 

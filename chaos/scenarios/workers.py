@@ -37,24 +37,31 @@ def kills(short: bool) -> Outcome:
 
 
 def judge_kills(account: Account, killed: list[float], lease: float, faults: list[str]) -> Outcome:
-    """Whether every repeat is of a request that was in flight at a kill, and how long takeover took."""
-    took, unanswered, unrecorded = [], 0, 0
+    """Whether every repeat is of a request that was in flight at a kill, and how long takeover took.
+
+    A worker that is killed between its claim and its request has sent nothing, but it had the lease: then the
+    next attempt has the number after the next, and comes two leases after the first kill.
+    """
+    took, unanswered, unrecorded, twice = [], 0, 0, 0
     for repeat in account.repeats:
         kill = kill_of(repeat, killed)
         if kill is None:
             faults.append(f"sent again, and not in flight at a kill: {repeat}")
             continue
-        took.append(repeat.after.at - kill)
+        leases = repeat.after.attempt - repeat.before.attempt
+        took.append((repeat.after.at - kill) / max(1, leases))
         unanswered += not repeat.before.answered
         unrecorded += repeat.before.answered
-    if took and max(took) > lease + _LATER_SECONDS:
-        faults.append(f"a takeover took {max(took):.1f} s, with a lease of {lease:g} s")
+        twice += leases > 1
+        if took[-1] > lease + _LATER_SECONDS:
+            faults.append(f"a takeover took {took[-1]:.1f} s, with a lease of {lease:g} s: {repeat}")
     if not took:
         faults.append("no kill met a request in flight: the scenario shows nothing")
     figures = {
         "kills": str(len(killed)),
         "repeats of unanswered requests": str(unanswered),
         "repeats of answers not yet recorded": str(unrecorded),
+        "of these, taken over by a worker that was killed before it sent": str(twice),
         f"takeover after a kill (lease {lease:g} s), p50": seconds(percentile(took, 50)),
         "takeover, longest": seconds(max(took, default=float("nan"))),
     }
