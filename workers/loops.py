@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +57,21 @@ class Loop:
                 await asyncio.sleep(0)
 
     def _report(self, error: Exception) -> None:
-        if isinstance(error, RedisError | OSError) and not isinstance(error, ResponseError):
-            # Redis is away: say so once, and again now and then, without a traceback each.
+        if _is_state_of_redis(error):
+            # Say so once, and again now and then, without a traceback each.
             if self.failures in (1, 10) or self.failures % 60 == 0:
                 log.warning(
                     "%s: Redis can't be used (%s); trying again", self.name, error or type(error).__name__
                 )
         else:
             log.error("%s failed; it goes on", self.name, exc_info=error)
+
+
+def _is_state_of_redis(error: Exception) -> bool:
+    """Redis is away, full or a replica, which passes; any other error that it answers is a fault of ours."""
+    if isinstance(error, ResponseError):
+        full = isinstance(error, OutOfMemoryError) or "-OOM " in str(
+            error
+        )  # the latter: a script, before Redis 7
+        return full or isinstance(error, ReadOnlyError)
+    return isinstance(error, RedisError | OSError)

@@ -1,0 +1,74 @@
+"""A primary that dies, and sentinels that put a replica in its place."""
+
+from __future__ import annotations
+
+import time
+
+from chaos.callers import Replacer
+from chaos.load import sleep_until
+from chaos.outcome import Outcome, Scenario, seconds
+from chaos.rig import KEPT, Rig
+from chaos.scenarios.redis_away import resumed
+from lab.sentinels import Sentinels
+
+_RESUME_SECONDS = 15.0  # from the death of the primary: the sentinels take their part of it
+_UNCONFIRMED = "confirm"
+
+
+class SentinelRig(Rig):
+    """A primary, two replicas and three sentinels in the place of one Redis."""
+
+    def start_redis(self) -> None:
+        self.sentinels = Sentinels(self.lab, KEPT)
+        self.redis = self.sentinels.primary
+
+    def reach_redis(self) -> str:
+        return self.sentinels.url
+
+
+def failover(short: bool) -> Outcome:
+    """The primary killed; later the last replica as well."""
+    settings = {"CRONSPACE_WAIT_REPLICAS": "1"}
+    with SentinelRig(settings=settings) as rig, Replacer(rig.api.url) as replacer:
+        load = rig.store_steady(20 if short else 50, "do=slow&seconds=0.2")
+        sleep_until(load[0].first + 3.1)
+        rig.redis.process.kill()
+        killed = time.time()
+        sleep_until(load[0].first + (14 if short else 30))
+        confirmed, refusals = replacer.acknowledged, set(replacer.refusals)
+        heir = rig.sentinels.replica_in_charge()
+        for replica in rig.sentinels.replicas:
+            if replica is not heir:
+                replica.process.kill()
+        account = rig.settle(load)
+        requests = rig.target.requests()
+        faults = account.faults(repeated=True) + rig.dead() + replacer.faults
+    again = [repeat for repeat in account.repeats if not repeat.before.at <= killed <= repeat.after.at]
+    if again:
+        faults.append(f"{len(again)} slots sent again that have nothing to do with the failover")
+    unconfirmed = [refusal for refusal in replacer.refusals - refusals if _UNCONFIRMED in refusal]
+    if not unconfirmed:
+        faults.append(f"without replicas nothing was answered as not confirmed: {replacer.refusals}")
+    wait = resumed([request for request in requests if request.at > killed + 0.5], killed)
+    if wait > _RESUME_SECONDS:
+        faults.append(f"sending went on only {wait:.1f} s after the primary had died")
+    figures = {
+        "replaces confirmed by a replica, none lost": str(confirmed),
+        "answers of the API": replacer.told(),
+        "without a replica": unconfirmed[0] if unconfirmed else "-",
+        "from the primary's death to the next request": seconds(wait),
+        "lateness, longest": seconds(max(account.late)),
+    }
+    return Outcome(account, figures, faults)
+
+
+SCENARIOS = [
+    Scenario(
+        "Sentinel failover",
+        "One primary, two replicas, three sentinels (down-after-milliseconds 1000), CRONSPACE_WAIT_REPLICAS=1."
+        " SIGKILL to the primary, and later to the replica that is left. Replaces go on all the time.",
+        "Sending goes on by itself; no confirmed replace is lost; what the new primary did not know of is sent"
+        " again with the same id; without a replica a replace is answered 503, stored and not confirmed.",
+        failover,
+    ),
+]
