@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.commands.core import AsyncScript
-from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
+from redis.exceptions import BusyLoadingError, ConnectionError
 
 from app.config import Settings
 from app.errors import ConfigError
@@ -35,7 +35,8 @@ def connect(settings: Settings) -> Redis:
     """A client for ``REDIS_URL``.
 
     A command is repeated when its connection breaks, although it may have run: every script of ours is safe
-    to run twice with the same arguments. Raises :class:`ConfigError` for a URL that can't be read.
+    to run twice with the same arguments. It is not repeated when no reply came in time: a silent Redis may
+    stay so, and the caller is to be told. Raises :class:`ConfigError` for a URL that can't be read.
     """
     options: dict[str, Any] = {}
     if settings.redis_url.startswith("rediss://") and settings.redis_ca_file:
@@ -45,8 +46,8 @@ def connect(settings: Settings) -> Redis:
             settings.redis_url,
             socket_connect_timeout=3,
             socket_timeout=5,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), 3),
-            retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), 3, (ConnectionError,)),
+            retry_on_error=[ConnectionError, BusyLoadingError],
             **options,
         )
     except ValueError as error:
