@@ -12,6 +12,7 @@ COMMANDS = {
     "dev": ("app.dev.supervisor", "everything on this machine: Redis, API, a worker, and a demo"),
     "api": ("app.main", "the API"),
     "worker": ("workers.main", "a worker"),
+    "reshard": ("app.reshard", "NUMBER: move the workspaces to another number of shards"),
 }
 
 

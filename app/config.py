@@ -24,6 +24,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     redis_ca_file: str = ""
+    shards: Annotated[int, Meta(ge=1, le=1024)] = 1
+    worker_shards: str = ""
     host: str = "127.0.0.1"
     port: Port = 3000
     log_level: str = "INFO"
@@ -86,11 +88,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 HELP: dict[str, tuple[str, str]] = {
     "redis_url": (
         "REDIS_URL",
-        "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, or unix:///path?db=0",
+        "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, or unix:///path?db=0; a Redis"
+        " Cluster by some of its nodes: redis+cluster://[user:password@]host:port,host:port",
     ),
     "redis_ca_file": (
         "CRONSPACE_REDIS_CA_FILE",
         "File of CA certificates for rediss://; empty: the system's",
+    ),
+    "shards": (
+        "CRONSPACE_SHARDS",
+        "Shards that workspaces are spread over, each with a hash tag of its own; the same in every process."
+        " `cronspace reshard` changes it where workspaces are stored",
+    ),
+    "worker_shards": (
+        "CRONSPACE_WORKER_SHARDS",
+        "Shards that a worker serves, such as 0-3,7; empty: all",
     ),
     "host": ("CRONSPACE_HOST", "Address that the API listens on; 0.0.0.0 for all"),
     "port": ("PORT", "Port of the API; 0 takes a free one"),
@@ -263,13 +275,15 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         if getattr(settings, name) not in choices:
             shown = " or ".join(filter(None, choices))
             raise ConfigError(f"{HELP[name][0]} is {getattr(settings, name)!r}: use {shown}")
-    if not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
-        raise ConfigError("REDIS_URL must begin with redis://, rediss:// or unix://")
+    schemes = ("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://")
+    if not settings.redis_url.startswith(schemes):
+        raise ConfigError(f"REDIS_URL must begin with one of {', '.join(schemes)}")
     for name, parse in (
         ("egress_allow", parse_rules),
         ("egress_deny", parse_rules),
         ("egress_ports", parse_ports),
         ("encryption_keys", parse_keys),
+        ("worker_shards", lambda text: parse_numbers(text, settings.shards)),
     ):
         try:
             parse(getattr(settings, name))
@@ -280,6 +294,21 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
 
 # Set for the client commands; not settings of the product.
 RESERVED = frozenset({"CRONSPACE_URL", "CRONSPACE_KEY"})
+
+
+def parse_numbers(text: str, size: int) -> list[int]:
+    """The shards of ``CRONSPACE_WORKER_SHARDS``, ascending: those named, or all; raises ``ValueError``."""
+    found: set[int] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        first, dash, last = part.partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+            raise ValueError(f"{part!r} is neither a number nor a range such as 0-3")
+        found.update(range(int(first), min(int(last or first), size) + 1))
+    if outside := [number for number in found if number >= size]:
+        raise ValueError(
+            f"there is no shard {min(outside)}: CRONSPACE_SHARDS is {size}, and they count from 0"
+        )
+    return sorted(found) or list(range(size))
 
 
 def _read(env: str, text: str, hint: Any) -> Any:

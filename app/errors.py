@@ -4,6 +4,7 @@ CronspaceError
 ├── InvalidSchedule        an expression or a zone that can't be used
 ├── ConfigError            a setting that can't be used: one line for the person who starts the process
 ├── DevError               `cronspace dev` can't start: one line, too
+├── WrongDeployment        what is stored has another number of shards, or a later format
 ├── SealError              a stored value that can't be decrypted
 └── ApiError               carries an HTTP status and a stable code
     ├── InvalidRequest     400, with one entry per fault
@@ -50,6 +51,10 @@ class ConfigError(CronspaceError):
 
 class DevError(CronspaceError):
     """``cronspace dev`` can't start; the message is the one line to print."""
+
+
+class WrongDeployment(CronspaceError):
+    """What is stored was not stored by processes like this one; the message says what to do."""
 
 
 class SealError(CronspaceError):

@@ -13,6 +13,23 @@ FINISHED_STATES = ("succeeded", "failed", "cancelled", "skipped", "missed")
 
 
 FIRST = "cs:{0}:"  # what keys of the first shard begin with
+# HASH: what every process has to agree on: shards (their number), format (of what is stored), moving (the
+# number that workspaces are being moved to)
+DEPLOYMENT = f"{FIRST}deployment"
+
+
+def shard_number(workspace: str, shards: int) -> int:
+    """The shard of a workspace, 0 to ``shards`` - 1. One more shard moves one workspace in that number.
+
+    Jump consistent hash (Lamping and Veach, 2014) of the first eight bytes of the id's SHA-256.
+    """
+    key = int.from_bytes(hashlib.sha256(workspace.encode()).digest()[:8])
+    found, following = 0, 0
+    while following < shards:
+        found = following
+        key = key * 2862933555777941757 + 1 & 0xFFFF_FFFF_FFFF_FFFF
+        following = int((found + 1) * (1 << 31) / ((key >> 33) + 1))
+    return found
 
 
 class Keys:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import uvicorn
+from redis.exceptions import RedisError
 from starlette.applications import Starlette
 
 from app.api import (
@@ -37,7 +39,7 @@ from app.auth.rules import check
 from app.config import Settings, load_settings
 from app.errors import ConfigError
 from app.logs import set_up_logging
-from app.store import Shard, connect
+from app.store import Shards, open_shards
 
 log = logging.getLogger(__name__)
 
@@ -62,25 +64,25 @@ NOUNS = (
 )
 
 
-def create_app(settings: Settings, shard: Shard | None = None) -> Starlette:
-    """The application; a given ``shard`` is left open at the end, one of its own is closed.
+def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
+    """The application; given ``shards`` are left open at the end, those of its own are closed.
 
     Where ``settings`` leave authentication undecided it is off: only :func:`run` insists on a choice.
     """
-    used = shard or Shard(connect(settings), settings)
+    used = shards or open_shards(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        if shard is None:
-            await used.redis.aclose()
+        if shards is None:
+            await used.aclose()
 
     routes = [*routes_of(NOUNS), *reference_routes(NOUNS, settings)]
     if settings.echo:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
-    app.state.shard = used
-    app.state.gate = Gate(settings, used)
+    app.state.shards = used
+    app.state.gate = Gate(settings, used.first)
     return app
 
 
@@ -101,12 +103,24 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
+async def _hold_against_stored(settings: Settings) -> None:
+    """Raise :class:`WrongDeployment` where it can be known now; without Redis the first calls will tell."""
+    shards = open_shards(settings)
+    try:
+        await shards.verify()
+    except (RedisError, OSError) as error:
+        log.warning("Redis can't be used yet (%s): calls are answered with 503 meanwhile", error)
+    finally:
+        await shards.aclose()
+
+
 def run(argv: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Takes no arguments: the environment has the settings."""
     settings = load_settings()
     set_up_logging(settings.log_level)
     for warning in check(settings):
         log.warning("%s", warning)
+    asyncio.run(_hold_against_stored(settings))
     listener = listen(settings)
     config = uvicorn.Config(
         create_app(settings),

@@ -13,7 +13,7 @@ from helpers import claim_all, define, failed, succeeded
 
 from app.main import create_app
 from app.models import Definition
-from app.store import Shard, queue, ticking, triggers
+from app.store import Shard, Shards, queue, ticking, triggers
 from app.store.queue import Claimed
 
 ACME = "/api/workspaces/acme"
@@ -23,7 +23,7 @@ _numbers = itertools.count(1000)  # of claims: none that a test gives itself
 @asynccontextmanager
 async def client_of(shard: Shard) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API on a shard."""
-    transport = httpx.ASGITransport(create_app(shard.settings, shard), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(create_app(shard.settings, Shards([shard])), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         yield client
 

@@ -13,7 +13,7 @@ from helpers import claim_all, failed, succeeded
 
 from app.config import Settings
 from app.main import create_app
-from app.store import Shard, connect, queue, ticking
+from app.store import Shard, Shards, connect, queue, ticking
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +38,7 @@ PATH = "/api/workspaces/workspace-123/triggers"
 
 
 def client_of(shard: Shard, **settings: Any) -> httpx.AsyncClient:
-    app = create_app(shard.settings, shard)
+    app = create_app(shard.settings, Shards([shard]))
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://api"
     )
@@ -167,7 +167,8 @@ async def test_a_fault_is_refused_with_its_path_and_nothing_is_stored(
     (fault,) = body["errors"]
     assert fault["path"] == "triggers[1]" + path
     assert message in fault["message"]
-    assert await shard.redis.dbsize() == 0
+    assert await shard.redis.keys("cs:*w:*") == []
+    assert not await shard.redis.exists(shard.keys.workspaces)
 
 
 async def test_every_fault_of_a_body_is_listed_at_once(client: httpx.AsyncClient) -> None:

@@ -11,7 +11,7 @@ from helpers import define
 
 from app.main import create_app
 from app.schedule import schedule_of
-from app.store import Shard
+from app.store import Shard, Shards
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +20,7 @@ VALIDATE = "/api/cron/validate"
 
 @pytest.fixture
 async def client(shard: Shard) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(create_app(shard.settings, shard), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(create_app(shard.settings, Shards([shard])), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         yield client
 

@@ -28,7 +28,7 @@ from app.declared.inputs import TriggerInput
 from app.main import NOUNS, create_app
 from app.schedule import schedule_of
 from app.schedule.zones import load_zone
-from app.store import Shard
+from app.store import Shard, Shards
 from workers.transport import Transport
 from workers.worker import Worker
 
@@ -66,7 +66,7 @@ Calls = list[tuple[str, str]]
 @asynccontextmanager
 async def everything(shard: Shard, calls: Calls) -> AsyncIterator[int]:
     """API, worker and echo as `cronspace dev` has them; gives the port, and notes the calls of the API."""
-    app = create_app(shard.settings, shard)
+    app = create_app(shard.settings, Shards([shard]))
 
     async def noting(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

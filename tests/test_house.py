@@ -21,7 +21,7 @@ NAMED = [
     {"app.clock", "app.errors"},
     {"app.store"},
     {"app.api", "app.dev", "workers"},
-    {"app.main", "app.__main__"},
+    {"app.main", "app.reshard", "app.__main__"},
 ]
 PURE = {f"app.{path.stem}" for path in (ROOT / "app").iterdir()} - {"app.__init__"} - set().union(*NAMED)
 LAYERS = [NAMED[0], PURE, *NAMED[1:]]

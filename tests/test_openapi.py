@@ -27,7 +27,7 @@ from app.auth.callers import Scope
 from app.auth.keys import ApiKey, new_key
 from app.formats import FORMATS
 from app.main import NOUNS, create_app
-from app.store import Shard, api_keys, connect, orders, queue, ticking, triggers
+from app.store import Shard, Shards, api_keys, connect, orders, queue, ticking, triggers
 
 pytestmark = pytest.mark.anyio
 
@@ -331,7 +331,7 @@ async def test_schemathesis_finds_nothing(make_shard: ShardFactory, clock: Clock
     (execution,) = await claim_all(shard)
     assert execution.id == f"acme:nightly-report:{START + 40_000}"
     await queue.finish(shard, [failed(execution, clock.now)])
-    config = uvicorn.Config(create_app(shard.settings, shard), port=0, log_config=None)
+    config = uvicorn.Config(create_app(shard.settings, Shards([shard])), port=0, log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     try:

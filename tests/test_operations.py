@@ -16,7 +16,7 @@ from app.api.openapi import document_of
 from app.api.operations import Call, Noun, routes_of
 from app.main import create_app
 from app.models import State
-from app.store import Shard
+from app.store import Shard, Shards
 
 pytestmark = pytest.mark.anyio
 
@@ -89,7 +89,7 @@ async def named(workspace_id: WorkspaceId, name: Annotated[str, about("A name.")
 
 @pytest.fixture
 async def client(shard: Shard) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(shard.settings, shard)
+    app = create_app(shard.settings, Shards([shard]))
     app.router.routes[:] = routes_of([noun])
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:

@@ -19,7 +19,7 @@ from app.main import create_app
 from app.models import Definition, Pause, Standing, Trigger
 from app.plan import DETAILED, HORIZON_MS, LONGEST_VALUE, field_changes, plan_replace
 from app.schedule import schedule_of
-from app.store import Shard, holds
+from app.store import Shard, Shards, holds
 
 pytestmark = pytest.mark.anyio
 
@@ -245,7 +245,7 @@ def expressions(hours: str) -> list[str]:
 
 async def test_a_plan_of_ten_thousand_different_schedules_all_changed_is_soon_there(shard: Shard) -> None:
     """Over HTTP, parsing included: well under a second; the bound allows for a busy machine."""
-    config = uvicorn.Config(create_app(shard.settings, shard), port=0, log_config=None)
+    config = uvicorn.Config(create_app(shard.settings, Shards([shard])), port=0, log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     try:

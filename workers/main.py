@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import uvloop
 
-from app.config import Settings, load_settings
+from app.config import Settings, load_settings, parse_numbers
+from app.errors import ConfigError, WrongDeployment
 from app.logs import set_up_logging
-from app.store import Shard, connect
+from app.store import Shards, open_shards
+from workers.loops import Loop
+from workers.places import Places
 from workers.transport import Transport, tls_context
 from workers.worker import Worker
+
+log = logging.getLogger(__name__)
+
+_VERIFY_SECONDS = 5.0
 
 
 def run(argv: Sequence[str]) -> None:
@@ -27,8 +35,11 @@ def run(argv: Sequence[str]) -> None:
 
 
 async def serve(settings: Settings) -> None:
-    """Run a worker within a running event loop."""
-    shard = Shard(connect(settings), settings)
+    """Run a worker within a running event loop: one :class:`Worker` for each shard, all in the same places.
+
+    Raises :class:`ConfigError` when what is stored belongs to other settings, now or later.
+    """
+    shards = open_shards(settings)
     ca_file = settings.egress_ca_file
     transport = Transport(
         settings.snippet_bytes,
@@ -36,11 +47,71 @@ async def serve(settings: Settings) -> None:
         settings.max_jobs,
         tls=tls_context(ca_file) if ca_file else None,
     )
-    worker = Worker(shard, transport)
+    places = Places(settings.max_jobs)
+    served = parse_numbers(settings.worker_shards, settings.shards)
+    workers = [Worker(shards[number], transport, places) for number in served]
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        for worker in workers:
+            worker.stop()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.stop)
+        loop.add_signal_handler(number, stop)
+    verifier = Verifier(shards, stop)
+    verifying = asyncio.create_task(verifier.loop.run())
     try:
-        await worker.main()
+        if await _either(verifier.verified, stopped):
+            await _work(workers, stop)
+        if verifier.problem is not None:
+            raise ConfigError(str(verifier.problem))
     finally:
-        await worker.close()
+        verifying.cancel()
+        await asyncio.gather(verifying, return_exceptions=True)
+        await transport.aclose()
+        await shards.aclose()
+
+
+class Verifier:
+    """Holds the deployment's number of shards and format against ours: nothing is done before, and it stops
+    the process when they change.
+    """
+
+    def __init__(self, shards: Shards, stop: Callable[[], None]) -> None:
+        self.verified = asyncio.Event()
+        self.problem: WrongDeployment | None = None
+        self.loop = Loop("verifier", self.verify)
+        self._shards = shards
+        self._stop = stop
+
+    async def verify(self) -> float:
+        """Verify once; what Redis raises is for the loop."""
+        try:
+            await self._shards.verify()
+        except WrongDeployment as problem:
+            self.problem = problem
+            self._stop()
+        else:
+            self.verified.set()
+        return _VERIFY_SECONDS
+
+
+async def _either(wanted: asyncio.Event, other: asyncio.Event) -> bool:
+    """Wait for one of two events; whether it is the first."""
+    waits = [asyncio.create_task(event.wait()) for event in (wanted, other)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for one in waits:
+        one.cancel()
+    return wanted.is_set() and not other.is_set()
+
+
+async def _work(workers: Sequence[Worker], stop: Callable[[], None]) -> None:
+    """Work until all have ended; one that ends by itself ends the others."""
+    tasks = [asyncio.create_task(worker.main()) for worker in workers]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    stop()
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(ended, BaseException):
+            raise ended

@@ -34,6 +34,7 @@ from app.store.shard import pack, unpack
 from workers import delivery
 from workers.failures import NotSent
 from workers.loops import Loop
+from workers.places import Places
 from workers.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -68,9 +69,11 @@ async def send(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
 
 
 class Worker(arq.Worker):
-    """One worker process's work. ``transport`` sends; ``shard`` stores."""
+    """A worker process's work on one shard. ``transport`` sends; ``places`` are those of the process, which
+    may serve other shards, too.
+    """
 
-    def __init__(self, shard: Shard, transport: Transport) -> None:
+    def __init__(self, shard: Shard, transport: Transport, places: Places | None = None) -> None:
         settings = shard.settings
         super().__init__(
             functions=[arq.func(send, name="send")],
@@ -91,12 +94,12 @@ class Worker(arq.Worker):
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
+        self._places = places or Places(settings.max_jobs)
         self._egress = make_egress(settings.egress_allow, settings.egress_deny, settings.egress_ports)
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
         self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
         self._ended: list[Ended] = []
-        self._starved = False  # there may be more ready executions than there were places
         self._clock_offset = 0.0  # Redis's clock minus the monotonic one, ms
         self.ticker = Loop("ticker", self.tick)
         self.refiller = Loop("refiller", self.refill)
@@ -154,9 +157,8 @@ class Worker(arq.Worker):
         self._stop.set()
 
     async def close(self) -> None:
-        """Close connections. arq would also delete the health check that other workers share."""
+        """Close the transport. arq would also delete the health check that other workers share."""
         await self._transport.aclose()
-        await self._shard.redis.aclose()
 
     # One round of each loop. They return the seconds until the next.
 
@@ -181,22 +183,25 @@ class Worker(arq.Worker):
 
     async def claim(self) -> float:
         """Fill free places; sleep until the next execution is ready, or a place is free."""
-        if 0 < self._free_places() < self.max_jobs // 4:
+        places = self._places
+        if 0 < places.free < places.size // 4:
             await asyncio.sleep(0)  # what else ends in this round of the loop comes along
-        asked = min(self._free_places(), self.settings.claim_batch)
-        if asked == 0:
-            self._starved = True
+        asked = min(places.free, self.settings.claim_batch)
+        if asked <= 0:
+            places.wake_when_free(self.claimer.wake)
             return self.settings.poll_seconds
         begun = time.monotonic()
-        claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
+        with places.reserve(asked):  # from the other shards' claims
+            claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
         self._claims += 1
         self._set_clock(claim.now)
         until = begun + self.settings.lease_seconds
         for execution in claim.executions:
             self._start(execution, until)
-        ready = claim.next_ready is not None and claim.next_ready <= claim.now
-        self._starved = ready and self._free_places() == 0
-        if claim.next_ready is None or self._starved:
+        if claim.next_ready is None:
+            return self.settings.poll_seconds
+        if claim.next_ready <= claim.now and places.free <= 0:
+            places.wake_when_free(self.claimer.wake)
             return self.settings.poll_seconds
         return min(max(claim.next_ready - claim.now, 0) / 1000, self.settings.poll_seconds)
 
@@ -281,6 +286,7 @@ class Worker(arq.Worker):
             running.execution, running.until = execution, until
             return
         held = self._held[execution.id] = Held(execution, until)
+        self._places.take()
         task = self.tasks[execution.id] = asyncio.create_task(self._run(execution, held))
         task.add_done_callback(lambda done: self._settle(execution.id, held, done))
 
@@ -303,8 +309,7 @@ class Worker(arq.Worker):
     def _settle(self, id_: str, held: Held, task: asyncio.Task[Ended | None]) -> None:
         """Let an execution go whose task is over; it may have been cut off before its first step."""
         del self.tasks[id_]
-        if self._starved:
-            self.claimer.wake()
+        self._places.give_back()
         if task.cancelled() and not held.aborted:
             ended: Ended | None = Ended(id_, held.execution.token, "release")
         else:
@@ -347,9 +352,6 @@ class Worker(arq.Worker):
             self.jobs_failed += 1
             if ended.attempt is not None:
                 log.warning("%s %s: %s", ended.id, state, ended.attempt.message)
-
-    def _free_places(self) -> int:
-        return self.max_jobs - len(self.tasks)
 
     def _set_clock(self, redis_ms: int) -> None:
         self._clock_offset = redis_ms - time.monotonic() * 1000

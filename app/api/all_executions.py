@@ -13,7 +13,7 @@ from app.api.ranges import ms_of
 from app.api.shapes import ListedExecution, listed
 from app.errors import Fault, InvalidRequest
 from app.formats import Cursor
-from app.store import Shard, executions, workspaces
+from app.store import Shards, everywhere, executions
 
 noun = Noun("all executions", "What became of the slots of all workspaces.", "/api/executions")
 
@@ -36,7 +36,7 @@ class AllExecutions(Answer, frozen=True, kw_only=True):
 
 
 @noun.operation("GET")
-async def list_all_executions(shard: Shard, call: Call, query: AllQuery) -> AllExecutions:
+async def list_all_executions(shards: Shards, call: Call, query: AllQuery) -> AllExecutions:
     """Executions of all workspaces that you may see, newest first, such as all failures between two moments.
 
     The time that the list and `from` and `to` go by is the end of what has ended; of open executions it is
@@ -45,11 +45,10 @@ async def list_all_executions(shard: Shard, call: Call, query: AllQuery) -> AllE
     """
     ids = query.workspace or call.caller.workspaces
     if ids is None:
-        ids = await workspaces.all_ids(shard)
+        ids = await everywhere.all_ids(shards)
     try:
-        page = await executions.list_newest(
-            shard,
-            [id_ for id_ in dict.fromkeys(ids) if call.caller.sees(id_)],
+        page = await executions.list_everywhere(
+            shards.split(id_ for id_ in dict.fromkeys(ids) if call.caller.sees(id_)),
             state=query.state,
             trigger=query.trigger,
             tag=query.tag,

@@ -17,7 +17,7 @@ from app.clock import rfc3339, to_ms
 from app.errors import Fault, Forbidden, InvalidRequest, NotFound, TooManyKeys
 from app.formats import Moment
 from app.models import ID_PATTERN
-from app.store import Shard
+from app.store import Shards
 from app.store import api_keys as store
 
 noun = Noun("keys", "API keys: who may call the API.", "/api/keys")
@@ -98,12 +98,12 @@ class KeyDeleted(Answer, frozen=True, kw_only=True):
 
 
 @noun.operation("POST", scope="admin", status=201, errors=(TooManyKeys,))
-async def create_key(shard: Shard, call: Call, body: KeyInput) -> KeyCreated:
+async def create_key(shards: Shards, call: Call, body: KeyInput) -> KeyCreated:
     """Make a key. The answer is the only one that has it.
 
     Nobody gives more than they have: who has not all workspaces names some of their own.
     """
-    now = await shard.now_ms()
+    now = await shards.first.now_ms()
     expires = 0 if body.expires_at is None else to_ms(body.expires_at)
     if body.expires_at is not None and expires <= now:
         fault = Fault("expires_at", "it is past")
@@ -120,28 +120,30 @@ async def create_key(shard: Shard, call: Call, body: KeyInput) -> KeyCreated:
         created=now,
         expires=expires,
     )
-    await store.add(shard, key)
+    await store.add(shards.first, key)
     shown = _shown(key, 0)
     call.told.target, call.told.after = id_, _told(shown)
     return KeyCreated(**msgspec.structs.asdict(shown), key=text)
 
 
 @noun.operation("GET", scope="admin")
-async def list_keys(shard: Shard, call: Call) -> KeyList:
+async def list_keys(shards: Shards, call: Call) -> KeyList:
     """The keys, without their secrets."""
     found = [
-        _shown(key, used) for key, used in await store.all_keys(shard) if _within(key.workspaces, call.caller)
+        _shown(key, used)
+        for key, used in await store.all_keys(shards.first)
+        if _within(key.workspaces, call.caller)
     ]
     return KeyList(count=len(found), keys=found)
 
 
 @noun.operation("DELETE", "/{key_id}", scope="admin", errors=(NotFound,))
-async def delete_key(shard: Shard, call: Call, key_id: KeyId) -> KeyDeleted:
+async def delete_key(shards: Shards, call: Call, key_id: KeyId) -> KeyDeleted:
     """Delete a key. Other API processes may take it for some seconds more (`CRONSPACE_KEY_CACHE_SECONDS`)."""
-    found = await store.find(shard, key_id)
+    found = await store.find(shards.first, key_id)
     if found is None or not _within(found[0].workspaces, call.caller):
         raise NotFound(f"There is no API key {key_id!r}.")
-    await store.remove(shard, key_id)
+    await store.remove(shards.first, key_id)
     gate: Gate = call.request.app.state.gate
     gate.key_ring.forget(key_id)
     call.told.before = _told(_shown(*found))

@@ -15,7 +15,7 @@ from app.clock import rfc3339
 from app.cursors import read_cursor, write_cursor
 from app.errors import Fault, InvalidRequest
 from app.formats import Cursor, Moment
-from app.store import Shard
+from app.store import Shard, Shards
 from app.store import audit as store
 
 noun = Noun("audit", "Who changed what, when, and from where.", "/api")
@@ -84,13 +84,13 @@ async def get_audit(shard: Shard, workspace_id: WorkspaceId, query: AuditQuery) 
 
 
 @noun.operation("GET", "/audit", scope="admin")
-async def get_general_audit(shard: Shard, call: Call, query: AuditQuery) -> Audit:
+async def get_general_audit(shards: Shards, call: Call, query: AuditQuery) -> Audit:
     """What was changed that belongs to no workspace: API keys, and the erasing of workspaces.
 
     It needs the scope for all workspaces.
     """
     call.caller.need_everywhere("admin")
-    entries, following = await _page(shard, None, query)
+    entries, following = await _page(shards.first, None, query)
     return Audit(count=len(entries), entries=entries, next_cursor=following)
 
 

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from app.auth.callers import Caller
 from app.models import Definition
 from app.plan import field_changes
-from app.store import Shard, audit
+from app.store import Shards, audit
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Told(msgspec.Struct):
 
 
 async def note_change(
-    shard: Shard,
+    shards: Shards,
     action: str,
     path: Mapping[str, str],
     caller: Caller,
@@ -90,7 +90,9 @@ async def note_change(
         after=after,
     )
     try:
-        await audit.note(shard, change, everywhere=told.everywhere)
+        everywhere = told.everywhere or not change.workspace
+        shard = shards.first if everywhere else shards.of(change.workspace)
+        await audit.note(shard, change, everywhere=everywhere)
     except (RedisError, OSError) as error:
         log.error("the audit could not be written (%s): %s", error, msgspec.json.encode(change).decode())
 

@@ -15,7 +15,8 @@ The handler's parameters say what it takes:
 * ``query``, ``headers``: a Struct of the parameters; ``if_match`` is the header ``If-Match``
 * ``body``: a Struct, or ``Struct | None`` where the body may be left out; or ``bytes`` for a body that the
   handler parses itself, and then ``operation(body=…)`` names the type for the document
-* ``shard``: the store; only an operation that takes it can answer 503, where authentication is off
+* ``shard``: the store of the path's workspace; ``shards``: of all. Only an operation that takes one of them
+  can answer 503, where authentication is off
 * ``call``: the rest of the request and who calls, the answer's status and headers, what the audit tells
 
 ``scope`` is what a caller has to have (see ``app/auth/callers.py``). Left out it is ``read`` for a GET and
@@ -47,10 +48,11 @@ from app.api.reading import Body, Field, Fields
 from app.auth.callers import ANYBODY
 from app.auth.callers import Scope as CallerScope
 from app.errors import ApiError, BodyTooLarge, Fault, InvalidRequest, MethodNotAllowed, StoreUnavailable
+from app.store import Shards
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[msgspec.Struct]])
 
-_SPECIAL = ("shard", "call", "query", "headers", "body")
+_SPECIAL = ("shard", "shards", "call", "query", "headers", "body")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -95,6 +97,11 @@ class Operation:
     answer_headers: Mapping[str, str]  # name → description
     errors: tuple[type[ApiError], ...]
 
+    @property
+    def uses_store(self) -> bool:
+        """Whether the handler asks Redis."""
+        return not self.takes.isdisjoint(("shard", "shards"))
+
     async def answer_to(self, request: Request) -> Response:
         """Read the request, let the handler do it, encode the answer; raises :class:`ApiError`."""
         gate: Gate = request.app.state.gate
@@ -102,8 +109,13 @@ class Operation:
         if self.scope != "open":
             call.caller = await gate.admit(request, self.scope, call.headers)
         given = self._read_parameters(request)
+        shards: Shards = request.app.state.shards
+        if self.uses_store:
+            await shards.verify()
         if "shard" in self.takes:
-            given["shard"] = request.app.state.shard
+            given["shard"] = shards.of(request.path_params["workspace_id"])
+        if "shards" in self.takes:
+            given["shards"] = shards
         if "call" in self.takes:
             given["call"] = call
         if self.body is not None:
@@ -112,7 +124,7 @@ class Operation:
         if self.method != "GET":
             address = gate.address_of(request)
             await note_change(
-                request.app.state.shard,
+                shards,
                 self.name,
                 request.path_params,
                 call.caller,
@@ -140,7 +152,7 @@ class Operation:
         return given
 
     async def _read_body(self, request: Request) -> Any:
-        body = await _bounded(request, request.app.state.shard.settings.max_body_bytes)
+        body = await _bounded(request, request.app.state.shards.settings.max_body_bytes)
         if not body and not self.body_required:
             return None
         return body if self.body_reader is None else self.body_reader.read(body)
@@ -203,6 +215,8 @@ def _declared(handler: Callable[..., Any], path: str, body: type[msgspec.Struct]
     in_path = {name: hint for name, hint in hints.items() if name not in _SPECIAL}
     if set(in_path) != set(compile_path(path)[2]):
         raise TypeError(f"{handler.__name__} takes {sorted(in_path)}, but its path is {path}")
+    if "shard" in hints and "workspace_id" not in in_path:
+        raise TypeError(f"{handler.__name__} takes a shard, but its path names no workspace")
     options = get_args(hints.get("body"))
     kinds = [one for one in options or [hints.get("body")] if one is not NoneType and one is not None]
     raw = kinds == [bytes]
@@ -226,7 +240,7 @@ def _errors(declared: dict[str, Any], raised: tuple[type[ApiError], ...]) -> tup
     found: list[type[ApiError]] = [InvalidRequest, *raised]
     if declared["body"] is not None:
         found.append(BodyTooLarge)
-    if "shard" in declared["takes"]:
+    if not declared["takes"].isdisjoint(("shard", "shards")):
         found.append(StoreUnavailable)
     return tuple(in_order(found))
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.fields import about
-from app.errors import ApiError, Fault, MethodNotAllowed, NotFound, StoreUnavailable
+from app.errors import ApiError, Fault, MethodNotAllowed, NotFound, StoreUnavailable, WrongDeployment
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,12 @@ async def on_store_error(request: Request, error: Exception) -> Response:
     return problem(StoreUnavailable(detail))
 
 
+async def on_wrong_deployment(request: Request, error: Exception) -> Response:
+    """What is stored belongs to other settings: nothing is read or written."""
+    log.error("%s %s: %s", request.method, request.url.path, error)
+    return problem(StoreUnavailable(str(error)))
+
+
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette's routing raises."""
     assert isinstance(error, HTTPException)
@@ -83,6 +89,7 @@ HANDLERS = {
     ApiError: on_api_error,
     RedisError: on_store_error,
     OSError: on_store_error,
+    WrongDeployment: on_wrong_deployment,
     HTTPException: on_http_exception,
     Exception: on_unexpected,
 }

@@ -8,7 +8,7 @@ from app.api.fields import Answer, WorkspaceAnswer, WorkspaceId
 from app.api.operations import Call, Noun
 from app.api.workspaces import ExecutionCounts, TriggerCounts
 from app.errors import NotFound
-from app.store import Shard
+from app.store import Shard, Shards, everywhere
 from app.store import workspaces as store
 
 noun = Noun("stats", "How much there is of everything.", "/api")
@@ -46,17 +46,19 @@ async def get_workspace_stats(shard: Shard, workspace_id: WorkspaceId) -> Worksp
 
 
 @noun.operation("GET", "/stats")
-async def get_stats(shard: Shard, call: Call) -> AllStats:
+async def get_stats(shards: Shards, call: Call) -> AllStats:
     """The same over all workspaces that you may see."""
     triggers = Counter(dict.fromkeys(TriggerCounts.__struct_fields__, 0))
     executions = Counter(dict.fromkeys(ExecutionCounts.__struct_fields__, 0))
     number = paused = 0
     cursor: str | None = ""
     while cursor is not None:
-        found, cursor = await store.page(shard, cursor, _AT_ONCE, only=call.caller.workspaces)
+        found, cursor = await everywhere.list_workspaces(
+            shards, cursor, _AT_ONCE, only=call.caller.workspaces
+        )
         number += len(found)
         paused += sum(one.pause is not None for one in found)
-        for held in await store.counts(shard, [one.id for one in found]):
+        for held in await everywhere.counts(shards, [one.id for one in found]):
             triggers.update(held.triggers)
             executions.update(held.executions)
     return AllStats(

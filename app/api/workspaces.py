@@ -24,7 +24,7 @@ from app.errors import (
 )
 from app.formats import Cursor, Moment, Zone
 from app.schedule.zones import load_zone
-from app.store import Shard, holds, upkeep
+from app.store import Shard, Shards, everywhere, holds, upkeep
 from app.store import workspaces as store
 
 noun = Noun("workspaces", "The tenants: their settings and their pauses.", "/api/workspaces")
@@ -205,10 +205,12 @@ class WorkspacePauseInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
 
 
 @noun.operation("GET")
-async def list_workspaces(shard: Shard, call: Call, query: WorkspacesQuery) -> WorkspaceList:
+async def list_workspaces(shards: Shards, call: Call, query: WorkspacesQuery) -> WorkspaceList:
     """The workspaces that there are and that you may see, with what they hold."""
-    found, following = await store.page(shard, query.cursor or "", query.limit, only=call.caller.workspaces)
-    counts = await store.counts(shard, [one.id for one in found])
+    found, following = await everywhere.list_workspaces(
+        shards, query.cursor or "", query.limit, only=call.caller.workspaces
+    )
+    counts = await everywhere.counts(shards, [one.id for one in found])
     shown = [_listed(one, held) for one, held in zip(found, counts, strict=True)]
     return WorkspaceList(count=len(shown), workspaces=shown, next_cursor=following)
 

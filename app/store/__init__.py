@@ -1,10 +1,12 @@
 """The only code that talks to Redis: one function per operation, domain objects in and out.
 
-Redis is authoritative for everything. ``Shard`` is the handle; the modules beside it hold the operations:
+Redis is authoritative for everything. ``Shard`` is the handle of what belongs to a workspace, ``Shards`` has
+all of them, and the modules beside them hold the operations:
 ``triggers`` (replace and read a set), ``ticking`` (fire and refill), ``queue`` (claim, renew, finish),
 ``executions`` (reads), ``upkeep`` (clearing and trimming).
 """
 
 from app.store.shard import Shard, connect
+from app.store.shards import Shards, open_shards
 
-__all__ = ["Shard", "connect"]
+__all__ = ["Shard", "Shards", "connect", "open_shards"]

@@ -46,11 +46,9 @@ _unpack = msgspec.msgpack.Decoder(Change).decode
 
 
 async def note(shard: Shard, change: Change, *, everywhere: bool = False) -> None:
-    """Write a change into its workspace's audit, or into the general one where it has none (any more:
-    ``everywhere``).
-    """
+    """Write a change into its workspace's audit, or (``everywhere``) the general one, of the first shard."""
     workspace = "" if everywhere else change.workspace
-    stream = shard.keys.of(workspace, "audit") if workspace else shard.keys.audit
+    stream = shard.keys.audit if everywhere else shard.keys.of(workspace, "audit")
     token = secrets.token_hex(8)
     kept = shard.settings.keep_audit
     await shard.run("note_change", workspace, token, pack(change), kept, keys=(stream,))

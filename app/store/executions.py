@@ -6,8 +6,9 @@ import heapq
 import re
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Sequence
-from typing import cast
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from itertools import groupby
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct, structs
@@ -53,9 +54,13 @@ async def get(shard: Shard, workspace: str, execution: str) -> Execution | None:
     return (await _load(shard, [execution]))[0]
 
 
-async def list_newest(
-    shard: Shard,
-    workspaces: str | Sequence[str],
+async def list_newest(shard: Shard, workspace: str, **wanted: Any) -> Page:
+    """The executions of one workspace, newest first; see :func:`list_everywhere`."""
+    return await list_everywhere([(shard, [workspace])], **wanted)
+
+
+async def list_everywhere(
+    of: Sequence[tuple[Shard, Sequence[str]]],
     *,
     state: State | Collection[State] | None = None,
     trigger: str | None = None,
@@ -65,7 +70,7 @@ async def list_newest(
     cursor: str | None = None,
     limit: int = 50,
 ) -> Page:
-    """The executions of one or many workspaces, newest first.
+    """The executions of workspaces, by the shard that has them (see ``Shards.split``), newest first.
 
     The time that the list goes by is the end of finished ones; of open ones when they were made, and the slot
     of those that wait for a free place. ``since`` (inclusive) and ``until`` (exclusive) bound it, in ms.
@@ -75,23 +80,28 @@ async def list_newest(
     states = frozenset({state} if isinstance(state, State) else state or State)
     after = read_cursor(cursor) if cursor else None
     names = dict.fromkeys(name for one in State if one in states for name in _SETS_OF_STATE.get(one, (one,)))
-    of = [workspaces] if isinstance(workspaces, str) else workspaces
-    keys = [shard.keys.of(workspace, name) for workspace in of for name in names]
+    streams = [
+        _Stream(shard, shard.keys.of(workspace, name))
+        for shard, workspaces in of
+        for workspace in workspaces
+        for name in names
+    ]
+    shard_of = {workspace: shard for shard, workspaces in of for workspace in workspaces}
     found: list[tuple[Place, Execution]] = []
     batch: list[Place] = []
     seen: set[str] = set()
     last, looked = None, 0
-    async for place in _descend(shard, keys, after, since, until):
+    async for place in _descend(streams, after, since, until):
         last, looked = place, looked + 1
         if place[1] not in seen and (trigger is None or split_execution_id(place[1])[1] == trigger):
             seen.add(place[1])  # it may move from one set to another while they are read
             batch.append(place)
         if looked == _LOOKED_AT or len(batch) >= max(limit + 1 - len(found), _LOAD_LEAST):
-            await _take(shard, batch, states, tag, found)
+            await _take(shard_of, batch, states, tag, found)
             batch = []
             if looked == _LOOKED_AT or len(found) > limit:
                 break
-    await _take(shard, batch, states, tag, found)
+    await _take(shard_of, batch, states, tag, found)
     if len(found) > limit:
         last = found[limit - 1][0]
     elif looked < _LOOKED_AT:
@@ -141,17 +151,22 @@ async def open_ids(shard: Shard, workspace: str) -> set[str]:
 
 
 async def _take(
-    shard: Shard,
+    shard_of: Mapping[str, Shard],
     places: list[Place],
     states: Collection[State],
     tag: str | None,
     found: list[tuple[Place, Execution]],
 ) -> None:
     """Load executions and keep those in the wanted states: they may have moved on since they were listed."""
-    if tag is not None:
-        places = await _tagged(shard, places, tag)
-    loaded = await _load(shard, [id_ for _, id_ in places]) if places else []
-    for place, execution in zip(places, loaded, strict=True):
+    groups: dict[Shard, list[Place]] = {}
+    for place in places:
+        groups.setdefault(shard_of[split_execution_id(place[1])[0]], []).append(place)
+    loaded: dict[Place, Execution | None] = {}
+    for shard, some in groups.items():
+        wanted = some if tag is None else await _tagged(shard, some, tag)
+        loaded |= zip(wanted, await _load(shard, [id_ for _, id_ in wanted]), strict=True)
+    for place in places:
+        execution = loaded.get(place)
         if execution is not None and execution.state in states:
             found.append((place, execution))
 
@@ -253,9 +268,10 @@ def _name_of(identity: str) -> str:
 class _Stream:
     """A sorted set that is read from its highest score down."""
 
-    __slots__ = ("ended", "key", "places", "read")
+    __slots__ = ("ended", "key", "places", "read", "shard")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, shard: Shard, key: str) -> None:
+        self.shard = shard
         self.key = key
         self.read = 0  # members so far
         self.places: deque[Place] = deque()
@@ -263,18 +279,17 @@ class _Stream:
 
 
 async def _descend(
-    shard: Shard, keys: Sequence[str], after: Place | None, since: int | None, until: int | None
+    streams: Sequence[_Stream], after: Place | None, since: int | None, until: int | None
 ) -> AsyncIterator[Place]:
     """The members of sorted sets as one list, highest first, from a place on (without it)."""
     highest = "+inf" if until is None else f"({until}"
     if after is not None and (until is None or after[0] < until):
         highest = str(after[0])
     lowest = "-inf" if since is None else str(since)
-    streams = [_Stream(key) for key in keys]
     heads: list[tuple[tuple[int, tuple[int, ...]], int, Place]] = []
 
     async def read(some: Sequence[_Stream], size: int) -> None:
-        async with shard.redis.pipeline(transaction=False) as pipe:
+        async with some[0].shard.redis.pipeline(transaction=False) as pipe:
             for one in some:
                 pipe.zrevrangebyscore(one.key, highest, lowest, start=one.read, num=size, withscores=True)
             replies = await pipe.execute()
@@ -294,9 +309,11 @@ async def _descend(
             order = -place[0], (*(-ord(letter) for letter in place[1]), 1)
             heapq.heappush(heads, (order, number, place))
 
-    for start in range(0, len(streams), _READ_AT_ONCE):
-        some = streams[start : start + _READ_AT_ONCE]
-        await read(some, _PAGE if len(streams) < 2 * len(State) + 1 else _HEAD)
+    for _, own in groupby(streams, key=lambda stream: stream.shard):
+        rest = list(own)
+        for start in range(0, len(rest), _READ_AT_ONCE):
+            some = rest[start : start + _READ_AT_ONCE]
+            await read(some, _PAGE if len(streams) < 2 * len(State) + 1 else _HEAD)
     for number in range(len(streams)):
         await push(number)
     while heads:

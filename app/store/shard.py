@@ -31,25 +31,27 @@ pack = msgspec.msgpack.Encoder().encode
 unpack = msgspec.msgpack.decode
 
 
-def connect(settings: Settings) -> Redis:
-    """A client for ``REDIS_URL``.
+# A command is repeated when its connection breaks, although it may have run: every script of ours is safe to
+# run twice with the same arguments. It is not repeated when no reply came in time: a silent Redis may stay so,
+# and the caller is to be told.
+CLIENT_OPTIONS: dict[str, Any] = {
+    "socket_connect_timeout": 3,
+    "socket_timeout": 5,
+    "retry": Retry(ExponentialBackoff(cap=0.5, base=0.02), 3, (ConnectionError,)),
+    "retry_on_error": [ConnectionError, BusyLoadingError],
+}
 
-    A command is repeated when its connection breaks, although it may have run: every script of ours is safe
-    to run twice with the same arguments. It is not repeated when no reply came in time: a silent Redis may
-    stay so, and the caller is to be told. Raises :class:`ConfigError` for a URL that can't be read.
-    """
-    options: dict[str, Any] = {}
-    if settings.redis_url.startswith("rediss://") and settings.redis_ca_file:
-        options["ssl_ca_certs"] = settings.redis_ca_file
+
+def tls_options(settings: Settings) -> dict[str, Any]:
+    """What a client needs to check the server's certificate by."""
+    return {"ssl_ca_certs": settings.redis_ca_file} if settings.redis_ca_file else {}
+
+
+def connect(settings: Settings) -> Redis:
+    """A client for ``REDIS_URL``; raises :class:`ConfigError` for one that can't be read."""
+    options = tls_options(settings) if settings.redis_url.startswith("rediss://") else {}
     try:
-        client: Redis = Redis.from_url(
-            settings.redis_url,
-            socket_connect_timeout=3,
-            socket_timeout=5,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), 3, (ConnectionError,)),
-            retry_on_error=[ConnectionError, BusyLoadingError],
-            **options,
-        )
+        client: Redis = Redis.from_url(settings.redis_url, **CLIENT_OPTIONS, **options)
     except ValueError as error:
         raise ConfigError(f"REDIS_URL can't be read: {error}") from error
     return client

@@ -1,0 +1,69 @@
+"""`cronspace reshard NUMBER`: move the workspaces to another number of shards."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+
+from msgspec import structs
+
+from app.config import Settings, load_settings
+from app.errors import ConfigError
+from app.logs import set_up_logging
+from app.store import Shards, open_shards, resharding
+
+_MOST = 1024
+_NOTICED_SECONDS = 12.0  # by when every process has seen that it has to stop
+_LOOK_SECONDS = 0.5
+
+
+def run(argv: Sequence[str]) -> None:
+    """Move, and say what was moved."""
+    if len(argv) != 1 or not argv[0].isdecimal() or not 1 <= int(argv[0]) <= _MOST:
+        raise ConfigError(f"say how many shards there are to be, 1 to {_MOST}: cronspace reshard 8")
+    settings = load_settings()
+    set_up_logging(settings.log_level)
+    asyncio.run(reshard(settings, int(argv[0])))
+
+
+async def reshard(settings: Settings, number: int, noticed_seconds: float = _NOTICED_SECONDS) -> None:
+    """Stop all other processes, move, and set the new number."""
+    first = open_shards(structs.replace(settings, shards=1))
+    try:
+        stored, _ = await resharding.stored_number(first.first)
+    finally:
+        await first.aclose()
+    shards = open_shards(structs.replace(settings, shards=max(stored, number)))
+    try:
+        await resharding.begin(shards.first, number)
+        _say(f"moving from {stored} to {number} shards: API and workers stop now")
+        await _wait_for_silence(shards, noticed_seconds)
+        moved = await resharding.move(shards, number)
+        await resharding.end(shards.first, number)
+    finally:
+        await shards.aclose()
+    _say(
+        f"moved {moved.workspaces} workspaces ({moved.keys} keys, {moved.members} entries): start API and"
+        f" workers with CRONSPACE_SHARDS={number}"
+    )
+
+
+async def _wait_for_silence(shards: Shards, noticed_seconds: float) -> None:
+    """Wait until no process works on what is to be moved: a worker that lives calls within a lease."""
+    noticed = time.monotonic() + noticed_seconds
+    lease_ms = shards.settings.lease_seconds * 1000
+    told = False
+    while True:
+        silent = await shards.first.now_ms() - await resharding.last_pulse(shards)
+        if time.monotonic() >= noticed and silent > lease_ms:
+            return
+        if time.monotonic() >= noticed and not told:
+            told = True
+            _say(f"waiting until no worker has called for {shards.settings.lease_seconds:g} s")
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

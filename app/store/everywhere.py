@@ -1,0 +1,49 @@
+"""Reads over the workspaces of all shards: each shard is asked, and what they tell is merged."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Collection, Sequence
+
+from app.store import workspaces
+from app.store.shards import Shards
+from app.store.workspaces import Counts, Workspace
+
+
+async def list_workspaces(
+    shards: Shards, after: str = "", limit: int = 100, *, only: Collection[str] | None = None
+) -> tuple[list[Workspace], str | None]:
+    """Workspaces in the order of their ids, and after which the next page begins.
+
+    With ``only`` just those of them that there are; a page may then have fewer than ``limit``.
+    """
+    groups = [(shard, None) for shard in shards] if only is None else shards.split(only)
+    pages = await asyncio.gather(
+        *(workspaces.page(shard, after, limit, only=names) for shard, names in groups)
+    )
+    # What a shard has beyond its page comes after the end of that page, and so do others' from there on.
+    ends = [following for _, following in pages if following is not None]
+    found = heapq.merge(*(some for some, _ in pages), key=lambda one: one.id)
+    merged = [one for one in found if not ends or one.id <= min(ends)]
+    if len(merged) > limit:
+        return merged[:limit], merged[limit - 1].id
+    return merged, min(ends, default=None)
+
+
+async def counts(shards: Shards, names: Sequence[str]) -> list[Counts]:
+    """What each workspace holds."""
+    groups = shards.split(names)
+    found = await asyncio.gather(*(workspaces.counts(shard, some) for shard, some in groups))
+    of = {
+        name: held
+        for (_, some), helds in zip(groups, found, strict=True)
+        for name, held in zip(some, helds, strict=True)
+    }
+    return [of[name] for name in names]
+
+
+async def all_ids(shards: Shards) -> list[str]:
+    """The ids of all workspaces, ascending."""
+    found = await asyncio.gather(*(workspaces.all_ids(shard) for shard in shards))
+    return list(heapq.merge(*found))

@@ -1,0 +1,158 @@
+"""Moving workspaces to another number of shards, while no other process works on them.
+
+Everything is found by walking through the keys once, whatever there is: keys of a workspace, of its
+executions, and its members in the sorted sets of the shard. Each is written to where it belongs and then
+removed where it was, so that a move that was interrupted is simply begun again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from app.errors import WrongDeployment
+from app.keys import DEPLOYMENT, Keys, shard_number
+from app.store.shard import Shard, pack, reply
+from app.store.shards import Shards
+
+_AT_ONCE = 500
+_OWN_KEY = re.compile(r"cs:\{\d+\}:w:([^:]+):")
+_EXECUTION_KEY = re.compile(r"arq:(?:job|in-progress|result):\{\d+\}:([^:]+):")
+_MEMBER = re.compile(r"(?:\{\d+\}:)?([^:]+)")
+
+
+class Moved(Struct):
+    """What was moved."""
+
+    workspaces: int = 0
+    keys: int = 0
+    members: int = 0  # of sorted sets that a shard's workspaces share
+
+
+async def stored_number(first: Shard) -> tuple[int, int]:
+    """The number of shards that is stored, and the one that a move is under way to (0: none)."""
+    shards, _, moving = await first.run("note_deployment", 1, 1, keys=(DEPLOYMENT, first.keys.workspaces))
+    return shards, moving
+
+
+async def begin(first: Shard, number: int) -> None:
+    """Note that workspaces are being moved: every process refuses to work from now on, in a few seconds.
+
+    Raises :class:`WrongDeployment` when they are being moved to another number.
+    """
+    _, moving = await stored_number(first)
+    if moving not in (0, number):
+        raise WrongDeployment(f"A move to {moving} shards was begun: `cronspace reshard {moving}` ends it.")
+    await reply(first.redis.hset(DEPLOYMENT, "moving", str(number)))
+
+
+async def end(first: Shard, number: int) -> None:
+    """Note that all workspaces are where they belong."""
+    async with first.redis.pipeline(transaction=True) as pipe:
+        pipe.hset(DEPLOYMENT, "shards", str(number))
+        pipe.hdel(DEPLOYMENT, "moving")
+        await pipe.execute()
+
+
+async def last_pulse(shards: Iterable[Shard]) -> int:
+    """When a worker last called, of any shard, ms; 0: never."""
+    pulses = [await reply(shard.redis.hget(shard.keys.root, "pulse")) for shard in shards]
+    return max(int(pulse or 0) for pulse in pulses)
+
+
+async def move(shards: Shards, number: int) -> Moved:
+    """Move every workspace to its shard of ``number``; ``shards`` has those of before and of after."""
+    moved = Moved()
+    for source in shards:
+        ids = await source.redis.zrange(source.keys.workspaces, 0, -1)
+        moved.workspaces += sum(shards[shard_number(id_.decode(), number)] is not source for id_ in ids)
+        serial = int(await reply(source.redis.hget(source.keys.root, "serial")) or 0)
+        for target in shards:  # what is given a number later has to get a higher one
+            if int(await reply(target.redis.hget(target.keys.root, "serial")) or 0) < serial:
+                await reply(target.redis.hset(target.keys.root, "serial", str(serial)))
+        async for keys in _keys_of(source):
+            shared = []
+            for key in keys:
+                match = _OWN_KEY.match(key) or _EXECUTION_KEY.match(key)
+                if match is None:
+                    shared.append(key)
+                    continue
+                target = shards[shard_number(match[1], number)]
+                if target is not source:
+                    await _move_key(source, target, key)
+                    moved.keys += 1
+            for key in shared:
+                moved.members += await _move_members(source, shards, number, key)
+    return moved
+
+
+async def _keys_of(shard: Shard) -> AsyncIterator[list[str]]:
+    """The keys of a shard, some at a time."""
+    for pattern in (f"{shard.keys.prefix}*", f"arq:*:{shard.keys.tag}:*"):
+        escaped = re.sub(r"([\[\]])", r"\\\1", pattern)
+        cursor = 0
+        while True:
+            cursor, keys = await shard.redis.scan(cursor, match=escaped, count=_AT_ONCE)
+            yield [key.decode() for key in keys]
+            if cursor == 0:
+                break
+
+
+def _renamed(text: str, source: Keys, target: Keys) -> str:
+    return text.replace(source.tag, target.tag, 1)
+
+
+async def _move_key(source: Shard, target: Shard, key: str) -> None:
+    new = _renamed(key, source.keys, target.keys)
+    async with source.redis.pipeline(transaction=False) as pipe:
+        pipe.dump(key)
+        pipe.pttl(key)
+        dumped, left = await pipe.execute()
+    if dumped is None:
+        return
+    if key.startswith("arq:result:"):
+        await _copy_result(source, target, key, new, max(0, left))
+    else:
+        await target.redis.restore(new, max(0, left), dumped, replace=True)
+    await source.redis.unlink(key)
+
+
+async def _copy_result(source: Shard, target: Shard, key: str, new: str, left: int) -> None:
+    """A record names its queue and its job, which have the shard in them."""
+    stored = await source.redis.get(key)
+    record = msgspec.msgpack.decode(stored)
+    record["q"] = target.keys.queue
+    record["id"] = _renamed(record["id"], source.keys, target.keys)
+    await target.redis.set(new, pack(record), px=left or None)
+
+
+async def _move_members(source: Shard, shards: Shards, number: int, key: str) -> int:
+    """Move what moved workspaces have in a sorted set of the shard."""
+    if await source.redis.type(key) != b"zset":
+        return 0
+    cursor, moved = 0, 0
+    while True:
+        cursor, found = await source.redis.zscan(key, cursor, count=_AT_ONCE)
+        moved += await _move_some(source, shards, number, key, found)
+        if cursor == 0:
+            return moved
+
+
+async def _move_some(
+    source: Shard, shards: Shards, number: int, key: str, found: Sequence[tuple[bytes, float]]
+) -> int:
+    elsewhere: dict[Shard, dict[str, float]] = {}
+    for raw, score in found:
+        member = raw.decode()
+        match = _MEMBER.match(member)
+        target = source if match is None else shards[shard_number(match[1], number)]
+        if target is not source:
+            elsewhere.setdefault(target, {})[member] = score
+    for target, members in elsewhere.items():
+        renamed = {_renamed(member, source.keys, target.keys): score for member, score in members.items()}
+        await target.redis.zadd(_renamed(key, source.keys, target.keys), renamed)
+        await source.redis.zrem(key, *members)
+    return sum(map(len, elsewhere.values()))

@@ -1,0 +1,97 @@
+"""All shards of a deployment: which of them has a workspace, and what every process has to agree on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+from app.config import Settings
+from app.errors import WrongDeployment
+from app.keys import DEPLOYMENT, shard_number
+from app.store.cluster import connect_to_owner, is_cluster
+from app.store.shard import Shard, connect
+
+FORMAT = 1  # of what is stored; a process refuses a later one
+_BELIEVED_SECONDS = 5.0  # how long what was verified is taken to be so
+
+
+class Shards:
+    """The shards, in the order of their numbers. The first one also has what belongs to no workspace."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._all = tuple(shards)
+        self._verified = -_BELIEVED_SECONDS
+
+    def __iter__(self) -> Iterator[Shard]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __getitem__(self, number: int) -> Shard:
+        return self._all[number]
+
+    @property
+    def first(self) -> Shard:
+        """The shard that has what belongs to no workspace."""
+        return self._all[0]
+
+    @property
+    def settings(self) -> Settings:
+        """Those of every shard."""
+        return self.first.settings
+
+    def of(self, workspace: str) -> Shard:
+        """The shard that has a workspace."""
+        return self._all[shard_number(workspace, len(self._all))]
+
+    def split(self, workspaces: Iterable[str]) -> list[tuple[Shard, list[str]]]:
+        """Workspaces by the shard that has them; shards without any are left out."""
+        groups: dict[int, list[str]] = {}
+        for workspace in workspaces:
+            groups.setdefault(shard_number(workspace, len(self._all)), []).append(workspace)
+        return [(self._all[number], names) for number, names in sorted(groups.items())]
+
+    async def verify(self) -> None:
+        """Hold number of shards and format against what is stored; the first process that comes sets them.
+
+        Raises :class:`WrongDeployment`. Asks Redis every few seconds at most.
+        """
+        if time.monotonic() - self._verified < _BELIEVED_SECONDS:
+            return
+        shards, format_, moving = await self.first.run(
+            "note_deployment", len(self._all), FORMAT, keys=(DEPLOYMENT, self.first.keys.workspaces)
+        )
+        if moving:
+            raise WrongDeployment(
+                f"Workspaces are being moved from {shards} to {moving} shards: wait until `cronspace reshard`"
+                f" has ended, and start with CRONSPACE_SHARDS={moving}."
+            )
+        if shards != len(self._all):
+            raise WrongDeployment(
+                f"What is stored has {shards} shards, and CRONSPACE_SHARDS is {len(self._all)}: set it to"
+                f" {shards}, or move the workspaces with `cronspace reshard`."
+            )
+        if format_ > FORMAT:
+            raise WrongDeployment(
+                f"What is stored has the format {format_}, and this version knows {FORMAT}: use a later one."
+            )
+        self._verified = time.monotonic()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for client in {id(shard.redis): shard.redis for shard in self._all}.values():
+            await client.aclose()
+
+
+def open_shards(settings: Settings) -> Shards:
+    """The shards of the settings, with one client for all, or on a cluster with one each.
+
+    Raises :class:`ConfigError` for a ``REDIS_URL`` that can't be read.
+    """
+
+    numbers = range(settings.shards)
+    if is_cluster(settings):
+        return Shards([Shard(connect_to_owner(settings, number), settings, number) for number in numbers])
+    client = connect(settings)
+    return Shards([Shard(client, settings, number) for number in numbers])

@@ -1,0 +1,241 @@
+"""Moving workspaces to another number of shards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from typing import Any
+
+import msgspec
+import pytest
+from conftest import LOOPBACK, Clock, eventually
+from helpers import Target, accounts_balance, claim_all, define, failed, succeeded
+from redis_cluster import RedisCluster
+
+from app.clock import day_of
+from app.config import Settings
+from app.errors import ConfigError, WrongDeployment
+from app.models import State
+from app.reshard import reshard, run
+from app.store import (
+    Shard,
+    Shards,
+    connect,
+    executions,
+    holds,
+    open_shards,
+    orders,
+    queue,
+    resharding,
+    ticking,
+    triggers,
+)
+
+pytestmark = pytest.mark.anyio
+
+NAMES = [f"ws-{number}" for number in range(9)]
+TAG = re.compile(rb"\{\d+\}")
+
+
+def shards_of(url: str, clock: Clock, number: int) -> Shards:
+    settings = Settings(redis_url=url, shards=number, max_concurrency=2, keep_succeeded=3)
+    client = connect(settings)
+    return Shards([Shard(client, settings, at, clock) for at in range(number)])
+
+
+async def fill(shards: Shards, clock: Clock) -> None:
+    """Something of everything: running, waiting, retrying, failed, finished, paused, removed."""
+    for name in NAMES:
+        shard = shards.of(name)
+        entries = [(f"t{number}", define("* * * * *", overlap_policy="queue")) for number in range(3)]
+        await triggers.replace(shard, name, [*entries, ("p", define()), ("gone", define())])
+        await holds.pause_triggers(shard, name, ["p"], "why")
+    for number in range(1, 4):
+        clock.advance(60)
+        for shard in shards:
+            while (await ticking.fire_due(shard)).handled or await ticking.refill(shard):
+                pass
+            claimed = await claim_all(shard, number=number)
+            ends = [
+                failed(one, clock.now)
+                if at % 3 == 0
+                else failed(one, clock.now, "retry", 90_000)
+                if at % 3 == 1
+                else succeeded(one, clock.now)
+                for at, one in enumerate(claimed[:-1])
+            ]
+            await queue.finish(shard, ends)
+    for name in NAMES:
+        kept = [(f"t{number}", define("* * * * *", overlap_policy="queue")) for number in range(3)]
+        await triggers.replace(shards.of(name), name, [*kept, ("p", define())])
+        await orders.make(shards.of(name), name, "run", [orders.Order("t0", clock.now)])
+
+
+async def content(shards: Shards) -> dict[bytes, Any]:
+    """All that is stored, without the shards: what several have of a sorted set is put together."""
+    redis = shards.first.redis
+    found: dict[bytes, Any] = {}
+    for key in sorted(await redis.keys("*")):
+        plain = TAG.sub(b"", key)
+        if plain.endswith((b":deployment", b":shard")) or b":claim:" in plain:
+            continue
+        kind = await redis.type(key)
+        value: Any
+        if kind == b"zset":
+            members = {
+                TAG.sub(b"", member): score
+                for member, score in await redis.zrange(key, 0, -1, withscores=True)
+            }
+            value = found.get(plain, {}) | members
+        elif kind == b"string":
+            value = await redis.get(key)
+            if plain.startswith(b"arq:result:"):
+                record = msgspec.msgpack.decode(value)
+                assert record["q"] == TAG.search(key)[0].decode().join(("cs:", ":queue"))
+                value = TAG.sub(b"", value)
+        elif kind == b"hash":
+            value = await redis.hgetall(key)
+        elif kind == b"set":
+            value = await redis.smembers(key)
+        else:
+            value = await redis.dump(key)
+        found[plain] = value
+    return found
+
+
+async def test_everything_is_moved_and_nothing_is_left_behind(redis_url: str, clock: Clock) -> None:
+    ones = shards_of(redis_url, clock, 1)
+    await fill(ones, clock)
+    before = await content(ones)
+    for stored, number in ((1, 4), (4, 2), (2, 5), (5, 1)):
+        shards = shards_of(redis_url, clock, max(stored, number))
+        moved = await resharding.move(shards, number)
+        assert moved.workspaces > 0
+        assert await content(shards) == before
+        assert await resharding.move(shards, number) == resharding.Moved()
+        target = shards_of(redis_url, clock, number)
+        for name in NAMES:
+            (one,) = await triggers_of(target.of(name), name)
+            assert one == "p"
+        await shards.aclose()
+        await target.aclose()
+    await ones.aclose()
+
+
+async def triggers_of(shard: Shard, name: str) -> list[str]:
+    return [key.decode() for key in await shard.redis.hkeys(shard.keys.of(name, "pauses"))]
+
+
+async def test_what_was_under_way_goes_on_in_its_new_shard(redis_url: str, clock: Clock) -> None:
+    ones = shards_of(redis_url, clock, 1)
+    await fill(ones, clock)
+    threes = shards_of(redis_url, clock, 3)
+    await resharding.move(threes, 3)
+    for name in NAMES:
+        await triggers.replace(threes.of(name), name, [])
+    clock.advance(600)
+    for number in range(1, 60):
+        for shard in threes:
+            await queue.renew(shard, {})
+            await queue.finish(
+                shard, [succeeded(one, clock.now) for one in await claim_all(shard, number=number)]
+            )
+        clock.advance(10)
+    for name in NAMES:
+        shard = threes.of(name)
+        assert await executions.open_ids(shard, name) == set()
+        await accounts_balance(shard, name, day_of(clock.now), day_of(clock.now) - 1)
+        page = await executions.list_newest(shard, name, state=State.FAILED)
+        assert {one.workspace for one in page.executions} <= {name}
+    await ones.aclose()
+    await threes.aclose()
+
+
+async def test_a_number_given_after_a_move_is_higher_than_any_before(redis_url: str, clock: Clock) -> None:
+    ones = shards_of(redis_url, clock, 1)
+    await fill(ones, clock)
+    threes = shards_of(redis_url, clock, 3)
+    await resharding.move(threes, 3)
+    serials = {int(await shard.redis.hget(shard.keys.root, "serial")) for shard in threes}
+    assert len(serials) == 1
+    await ones.aclose()
+    await threes.aclose()
+
+
+async def test_running_processes_stop_for_a_move_and_go_on_with_the_new_number(redis_url: str) -> None:
+    settings = Settings(redis_url=redis_url, egress_allow=LOOPBACK, lease_seconds=1)
+    shards = Shards([Shard(connect(settings), settings)])
+    environ = {
+        **os.environ,
+        "REDIS_URL": redis_url,
+        "CRONSPACE_EGRESS_ALLOW": LOOPBACK,
+        "CRONSPACE_LEASE_SECONDS": "1",
+    }
+
+    async def start(number: int) -> asyncio.subprocess.Process:
+        given = environ | {"CRONSPACE_SHARDS": str(number)}
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "worker", env=given, stderr=asyncio.subprocess.PIPE
+        )
+
+    async with Target().running() as target:
+        for name in NAMES:
+            await triggers.replace(
+                shards.of(name), name, [("t", define("* * * * * *", url=f"{target.url}/{name}"))]
+            )
+        worker = await start(1)
+        await eventually(lambda: len(target.received) > len(NAMES))
+        await reshard(settings, 3, noticed_seconds=0)
+        _, told = await worker.communicate()
+        assert worker.returncode == 1
+        assert b"CRONSPACE_SHARDS=3" in told.splitlines()[-1]
+        before = len(target.received)
+        again = await start(3)
+        try:
+            names = {f"/{name}" for name in NAMES}
+            await eventually(lambda: {one.path for one in target.received[before:]} == names)
+        finally:
+            again.terminate()
+            await again.communicate()
+        ids = [one.headers["webhook-id"] for one in target.received]
+        assert len(ids) == len(set(ids))
+    await shards.aclose()
+
+
+async def test_another_move_is_refused_while_one_is_under_way(redis_url: str) -> None:
+    shards = Shards([Shard(connect(settings := Settings(redis_url=redis_url)), settings)])
+    await shards.verify()
+    await resharding.begin(shards.first, 3)
+    await resharding.begin(shards.first, 3)
+    with pytest.raises(WrongDeployment, match="cronspace reshard 3"):
+        await resharding.begin(shards.first, 4)
+    again = Shards([Shard(connect(settings), settings)])
+    with pytest.raises(WrongDeployment, match="from 1 to 3 shards"):
+        await again.verify()
+    await shards.aclose()
+    await again.aclose()
+
+
+@pytest.mark.parametrize("argv", [[], ["0"], ["-1"], ["x"], ["2", "3"], ["1025"]])
+def test_a_number_that_can_not_be_is_refused(argv: list[str]) -> None:
+    with pytest.raises(ConfigError, match="cronspace reshard 8"):
+        run(argv)
+
+
+@pytest.mark.xdist_group("cluster")
+async def test_workspaces_move_between_the_nodes_of_a_cluster() -> None:
+    with RedisCluster() as cluster:
+        settings = Settings(redis_url=cluster.url, shards=2, lease_seconds=1)
+        two = open_shards(settings)
+        await two.verify()
+        for name in NAMES:
+            await triggers.replace(two.of(name), name, [("t", define())])
+        await two.aclose()
+        await reshard(settings, 5, noticed_seconds=0)
+        five = open_shards(Settings(redis_url=cluster.url, shards=5))
+        await five.verify()
+        for name in NAMES:
+            assert await five.of(name).redis.hkeys(five.of(name).keys.of(name, "definitions")) == [b"t"]
+        await five.aclose()

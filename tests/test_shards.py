@@ -1,0 +1,263 @@
+"""Shards: workspaces spread over several, and all of the product on them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from calls import ok
+from conftest import LOOPBACK, eventually
+from helpers import OK, Target
+from hypothesis import given
+from hypothesis import strategies as st
+from redis_cluster import RedisCluster
+
+from app.config import Settings, load_settings, parse_numbers
+from app.errors import ConfigError, WrongDeployment
+from app.keys import DEPLOYMENT, shard_number
+from app.main import create_app
+from app.store import Shards, open_shards
+from workers.places import Places
+from workers.transport import Transport
+from workers.worker import Worker
+
+pytestmark = pytest.mark.anyio
+
+NAMES = [f"ws-{number}" for number in range(12)]
+EVERY_SECOND, RARELY = "* * * * * *", "0 0 1 1 *"
+
+
+def settings_of(url: str, shards: int, **given: Any) -> Settings:
+    return Settings(redis_url=url, shards=shards, egress_allow=LOOPBACK, **given)
+
+
+def one_trigger(target: Target, name: str, cron: str) -> dict[str, Any]:
+    return {"triggers": [{"id": "t", "cron": cron, "method": "POST", "url": f"{target.url}/{name}"}]}
+
+
+@asynccontextmanager
+async def product(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Shards]]:
+    """The API, and a worker for all shards."""
+    shards = open_shards(settings)
+    places = Places(settings.max_jobs)
+    transport = Transport(settings.snippet_bytes, settings.max_response_bytes, settings.max_jobs)
+    workers = [Worker(shard, transport, places) for shard in shards]
+    tasks = [asyncio.create_task(worker.main()) for worker in workers]
+    served = httpx.ASGITransport(create_app(settings, shards), raise_app_exceptions=False)
+    try:
+        async with httpx.AsyncClient(transport=served, base_url="http://api") as client:
+            yield client, shards
+    finally:
+        for worker in workers:
+            worker.stop()
+        await asyncio.gather(*tasks)
+        await transport.aclose()
+        await shards.aclose()
+
+
+@given(st.text(max_size=20), st.integers(1, 64))
+def test_one_more_shard_moves_workspaces_to_it_only(workspace: str, shards: int) -> None:
+    before, after = shard_number(workspace, shards), shard_number(workspace, shards + 1)
+    assert 0 <= before < shards
+    assert after in (before, shards)
+
+
+def test_workspaces_are_spread_evenly() -> None:
+    sizes = Counter(shard_number(f"tenant-{number}", 8) for number in range(8000))
+    assert len(sizes) == 8
+    assert all(850 < size < 1150 for size in sizes.values())
+
+
+def test_the_shard_of_a_workspace_never_changes() -> None:
+    """Stored data depends on it: these numbers are not to be corrected."""
+    assert [shard_number(name, 4) for name in ("acme", "demo", "a", "z", "tenant-1")] == PINNED
+
+
+PINNED = [1, 0, 1, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("", [0, 1, 2, 3]), ("2", [2]), ("0-1,3", [0, 1, 3]), ("3, 1-1", [1, 3])]
+)
+def test_a_worker_may_serve_some_shards(text: str, numbers: list[int]) -> None:
+    assert parse_numbers(text, 4) == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("4", "no shard 4"), ("a", "'a'"), ("1-", "'1-'"), ("0-9", "no shard 4")]
+)
+def test_shards_that_are_none_are_refused(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_settings({"CRONSPACE_SHARDS": "4", "CRONSPACE_WORKER_SHARDS": text})
+
+
+async def test_the_whole_product_runs_on_several_shards(redis_url: str) -> None:
+    async with Target().running() as target, product(settings_of(redis_url, 4)) as (client, shards):
+        for name in NAMES:
+            await ok(
+                client.post(f"/api/workspaces/{name}/triggers", json=one_trigger(target, name, EVERY_SECOND))
+            )
+        assert len({shards.of(name).keys.tag for name in NAMES}) == 4
+        await eventually(lambda: {one.path for one in target.received} == {f"/{name}" for name in NAMES})
+
+        listed = (await ok(client.get("/api/workspaces", params={"limit": 5})))["workspaces"]
+        cursor = (await ok(client.get("/api/workspaces", params={"limit": 5})))["next_cursor"]
+        while cursor:
+            page = await ok(client.get("/api/workspaces", params={"limit": 5, "cursor": cursor}))
+            listed += page["workspaces"]
+            cursor = page["next_cursor"]
+        assert [one["id"] for one in listed] == sorted(NAMES)
+        stats = await ok(client.get("/api/stats"))
+        assert (stats["workspaces"], stats["triggers"]["total"]) == (len(NAMES), len(NAMES))
+
+        async def finished() -> bool:
+            page = await ok(client.get("/api/executions", params={"state": "succeeded", "limit": 500}))
+            return {one["workspace_id"] for one in page["executions"]} == set(NAMES)
+
+        await eventually(finished)
+        for name in NAMES:
+            await client.post(f"/api/workspaces/{name}/pause")
+        await eventually(lambda: settled(client))
+        every = await ok(client.get("/api/executions", params={"limit": 500}))
+        ids = [one["id"] for one in every["executions"]]
+        paged: list[str] = []
+        cursor = None
+        while cursor is not None or not paged:
+            given = {"limit": 7} | ({"cursor": cursor} if cursor else {})
+            page = await ok(client.get("/api/executions", params=given))
+            paged += [one["id"] for one in page["executions"]]
+            cursor = page["next_cursor"]
+        assert paged == ids
+        ends = [one["finished_at"] for one in every["executions"]]
+        assert ends == sorted(ends, reverse=True)
+
+        audit = await ok(client.get(f"/api/workspaces/{NAMES[0]}/audit"))
+        assert audit["count"] == 2
+        await ok(client.delete(f"/api/workspaces/{NAMES[0]}", params={"confirm": NAMES[0]}))
+        assert (await ok(client.get("/api/audit")))["entries"][0]["workspace_id"] == NAMES[0]
+        assert len((await ok(client.get("/api/workspaces")))["workspaces"]) == len(NAMES) - 1
+
+
+async def settled(client: httpx.AsyncClient) -> bool:
+    held = (await ok(client.get("/api/stats")))["executions"]
+    return not (held["queued"] or held["running"] or held["retrying"])
+
+
+async def test_places_bound_the_requests_of_all_shards_together(redis_url: str) -> None:
+    settings = settings_of(redis_url, 4, max_jobs=3, max_concurrency=0)
+    async with Target().running() as target, product(settings) as (client, _):
+        target.hold.clear()
+        for name in NAMES:
+            await ok(client.post(f"/api/workspaces/{name}/triggers", json=one_trigger(target, name, RARELY)))
+            await client.post(f"/api/workspaces/{name}/triggers/t/run")
+        await eventually(lambda: len(target.received) == 3)
+
+        async def counted() -> int:
+            return int((await ok(client.get("/api/stats")))["executions"]["running"])
+
+        assert await counted() == 3
+        target.hold.set()
+        await eventually(lambda: len(target.received) == len(NAMES))
+
+
+async def test_a_process_with_another_number_of_shards_is_refused(redis_url: str) -> None:
+    four, two = open_shards(settings_of(redis_url, 4)), open_shards(settings_of(redis_url, 2))
+    try:
+        await four.verify()
+        with pytest.raises(WrongDeployment, match="CRONSPACE_SHARDS is 2: set it to 4"):
+            await two.verify()
+        served = httpx.ASGITransport(create_app(two.settings, two), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=served, base_url="http://api") as client:
+            refused = await client.get("/api/workspaces")
+            assert refused.status_code == 503
+            assert "set it to 4" in refused.json()["detail"]
+    finally:
+        await four.aclose()
+        await two.aclose()
+
+
+@pytest.mark.parametrize("command", ["api", "worker"])
+async def test_a_process_with_another_number_of_shards_does_not_start(redis_url: str, command: str) -> None:
+    four = open_shards(settings_of(redis_url, 4))
+    await four.verify()
+    await four.aclose()
+    environ = {**os.environ, "REDIS_URL": redis_url, "CRONSPACE_AUTH": "none", "PORT": "0"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", command, env=environ, stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 1
+    assert b"has 4 shards" in told.splitlines()[-1]
+
+
+async def test_what_was_stored_before_there_were_shards_has_one(redis_url: str) -> None:
+    one, four = open_shards(settings_of(redis_url, 1)), open_shards(settings_of(redis_url, 4))
+    try:
+        await one.first.redis.zadd(one.first.keys.workspaces, {"acme": 0})
+        with pytest.raises(WrongDeployment, match="has 1 shards"):
+            await four.verify()
+        await one.verify()
+    finally:
+        await one.aclose()
+        await four.aclose()
+
+
+async def test_a_later_format_is_refused(redis_url: str) -> None:
+    shards = open_shards(settings_of(redis_url, 1))
+    try:
+        await shards.first.redis.hset(DEPLOYMENT, mapping={"shards": 1, "format": 99})
+        with pytest.raises(WrongDeployment, match="format 99"):
+            await shards.verify()
+    finally:
+        await shards.aclose()
+
+
+@pytest.mark.xdist_group("cluster")
+async def test_the_whole_product_runs_on_a_cluster_through_a_failover() -> None:
+    def answer(request: Any, writer: asyncio.StreamWriter) -> None:
+        first = request.headers["cronspace-attempt"] == "1" and request.path == "/retried"
+        writer.write(b"HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n" if first else OK)
+
+    with RedisCluster() as cluster:
+        settings = settings_of(cluster.url, 6)
+        async with Target(answer).running() as target, product(settings) as (client, shards):
+            for name in NAMES:
+                await ok(
+                    client.post(
+                        f"/api/workspaces/{name}/triggers", json=one_trigger(target, name, EVERY_SECOND)
+                    )
+                )
+            await ok(
+                client.post("/api/workspaces/again/triggers", json=one_trigger(target, "retried", RARELY))
+            )
+            assert len({cluster.owner_of(shard.keys.root) for shard in shards}) == 3
+
+            def arrived(since: int) -> set[str]:
+                return {one.path for one in target.received[since:]} & {f"/{name}" for name in NAMES}
+
+            await eventually(lambda: len(arrived(0)) == len(NAMES))
+            run = await ok(client.post("/api/workspaces/again/triggers/t/run"), 202)
+            path = f"/api/workspaces/again/executions/{run['execution_id']}"
+
+            async def succeeded() -> bool:
+                return (await ok(client.get(path)))["execution"]["state"] == "succeeded"
+
+            await eventually(succeeded)
+            assert len((await ok(client.get(path)))["execution"]["attempts"]) == 2
+
+            lost = cluster.owner_of(shards.of(NAMES[0]).keys.root)
+            lost.kill()
+            before = len(target.received)
+            await eventually(lambda: len(arrived(before)) == len(NAMES), 30)
+            assert cluster.owner_of(shards.of(NAMES[0]).keys.root) is not lost
+            for name in NAMES:
+                await ok(client.post(f"/api/workspaces/{name}/triggers", json={"triggers": []}))
+            stats = await ok(client.get("/api/stats"))
+            assert (stats["workspaces"], stats["triggers"]["total"]) == (len(NAMES) + 1, 1)

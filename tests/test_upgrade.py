@@ -1,0 +1,111 @@
+"""What earlier versions stored goes on working: ``data/format-N.rdb`` is what a version of format N left.
+
+The file of format 1 has two workspaces after six minutes and an outage of an hour. In `acme`: a trigger with
+a running execution and a run by hand, a line, an interval that is retrying, a one-off, a paused, a disabled,
+a finished one, dead letters, a removed trigger, settings of its own, two revisions, an audit; an API key.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from calls import ACME, client_of, fire, ok
+from conftest import Clock
+from helpers import accounts_balance, claim_all, succeeded
+from redis_servers import RedisServer, redis_binaries
+
+from app.clock import day_of
+from app.config import Settings
+from app.store import Shard, Shards, connect, executions, queue, upkeep
+
+pytestmark = pytest.mark.anyio
+
+DATA = Path(__file__).parent / "data"
+LEFT_AT = 1_790_003_960_000  # the clock when the file was written
+
+
+@pytest.fixture(params=sorted(redis_binaries()))
+def old_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server with what format 1 left."""
+    server = RedisServer(redis_binaries()[request.param])
+    server.kill()
+    shutil.copy(DATA / "format-1.rdb", Path(server.folder, "dump.rdb"))
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def old(old_server: RedisServer) -> AsyncIterator[tuple[Shard, Clock]]:
+    """A shard on that, at the moment when it was left."""
+    clock = Clock(LEFT_AT)
+    settings = Settings(redis_url=old_server.url(), max_concurrency=3)
+    shard = Shard(connect(settings), settings, now=clock)
+    await Shards([shard]).verify()
+    yield shard, clock
+    await shard.redis.aclose()
+
+
+async def test_what_was_stored_is_shown_as_it_was(old: tuple[Shard, Clock]) -> None:
+    shard, _ = old
+    async with client_of(shard) as client:
+        shown = await ok(client.get("/api/workspaces"))
+        assert [one["id"] for one in shown["workspaces"]] == ["acme", "other"]
+        acme = (await ok(client.get(ACME)))["workspace"]
+        assert (acme["settings"]["timezone"], acme["settings"]["keep_failed"]) == ("Europe/Berlin", 50)
+        listed = (await ok(client.get(f"{ACME}/triggers")))["jobs"]
+        states = {one["id"]: one["state"] for one in listed}
+        assert states == {
+            "plain": "active",
+            "queued": "active",
+            "every": "active",
+            "once": "active",
+            "paused": "paused",
+            "off": "disabled",
+            "bounded": "finished",
+            "fails": "active",
+        }
+        plain = (await ok(client.get(f"{ACME}/triggers/plain")))["trigger"]
+        assert (plain["payload"], plain["url"]) == ({"n": 1}, "https://hooks.example.com/in")
+        letters = await ok(client.get(f"{ACME}/executions", params={"state": "failed"}))
+        assert {one["trigger_id"] for one in letters["executions"]} >= {"fails"}
+        assert (await ok(client.get(f"{ACME}/audit")))["count"] >= 4
+        assert (await ok(client.get("/api/keys")))["keys"][0]["name"] == "ci"
+
+
+async def test_what_was_under_way_goes_on_and_the_accounts_balance(old: tuple[Shard, Clock]) -> None:
+    shard, clock = old
+    sent = set()
+    for number in range(900, 960):
+        await fire(shard)
+        await queue.renew(shard, {})
+        claimed = await claim_all(shard, number=number)
+        sent |= {(one.workspace, one.trigger) for one in claimed}
+        await queue.finish(shard, [succeeded(one, clock.now) for one in claimed])
+        clock.advance(10)
+        for workspace in ("acme", "other"):
+            today = day_of(clock.now)
+            await accounts_balance(shard, workspace, today - 1, today)
+    assert {("acme", "plain"), ("acme", "queued"), ("acme", "every"), ("other", "plain")} <= sent
+    assert ("acme", "paused") not in sent
+    await upkeep.clear_removed(shard)
+    assert len(await executions.open_ids(shard, "acme")) <= 3
+
+
+async def test_what_was_stored_can_be_changed_retried_and_rolled_back(old: tuple[Shard, Clock]) -> None:
+    shard, _ = old
+    async with client_of(shard) as client:
+        letters = await ok(client.get(f"{ACME}/executions", params={"state": "failed", "trigger": "fails"}))
+        letter = letters["executions"][0]["id"]
+        await ok(client.post(f"{ACME}/executions/{letter}/retry"), 202)
+        await ok(client.post(f"{ACME}/triggers/paused/resume"))
+        revisions = (await ok(client.get(f"{ACME}/revisions")))["revisions"]
+        first = min(one["revision"] for one in revisions)
+        await ok(client.post(f"{ACME}/revisions/{first}/rollback"))
+        assert "leaves" in {one["id"] for one in (await ok(client.get(f"{ACME}/triggers")))["jobs"]}
+        await ok(client.delete(ACME, params={"confirm": "acme"}))
+        left = await shard.redis.keys("cs:*w:acme:*")
+        assert [key for key in left if b":idempotency:" not in key] == []  # those go by their time
