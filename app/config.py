@@ -19,6 +19,11 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
+SENTINEL_SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
+CLUSTER_SCHEMES = ("redis+cluster://", "rediss+cluster://")
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://", *SENTINEL_SCHEMES, *CLUSTER_SCHEMES)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings with their defaults; :data:`HELP` names and explains each."""
 
@@ -26,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_ca_file: str = ""
     shards: Annotated[int, Meta(ge=1, le=1024)] = 1
     worker_shards: str = ""
+    wait_replicas: Count = 0
+    wait_replicas_seconds: Annotated[float, Meta(gt=0, le=4)] = 1.0
     host: str = "127.0.0.1"
     port: Port = 3000
     log_level: str = "INFO"
@@ -88,8 +95,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 HELP: dict[str, tuple[str, str]] = {
     "redis_url": (
         "REDIS_URL",
-        "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, or unix:///path?db=0; a Redis"
-        " Cluster by some of its nodes: redis+cluster://[user:password@]host:port,host:port",
+        "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, or unix:///path?db=0; by Sentinel"
+        " redis+sentinel://[user:password@]host:26379,host:26379/mymaster/db, where"
+        " ?sentinel_username=…&sentinel_password=… are for the sentinels themselves; a Redis Cluster by some"
+        " of its nodes redis+cluster://[user:password@]host:port,host:port; both with rediss+… for TLS",
     ),
     "redis_ca_file": (
         "CRONSPACE_REDIS_CA_FILE",
@@ -103,6 +112,14 @@ HELP: dict[str, tuple[str, str]] = {
     "worker_shards": (
         "CRONSPACE_WORKER_SHARDS",
         "Shards that a worker serves, such as 0-3,7; empty: all",
+    ),
+    "wait_replicas": (
+        "CRONSPACE_WAIT_REPLICAS",
+        "Replicas of Redis that have to have a change before the API acknowledges it; 0: none has to",
+    ),
+    "wait_replicas_seconds": (
+        "CRONSPACE_WAIT_REPLICAS_SECONDS",
+        "How long they are waited for; then the answer is 503, stored but not confirmed",
     ),
     "host": ("CRONSPACE_HOST", "Address that the API listens on; 0.0.0.0 for all"),
     "port": ("PORT", "Port of the API; 0 takes a free one"),
@@ -275,9 +292,8 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         if getattr(settings, name) not in choices:
             shown = " or ".join(filter(None, choices))
             raise ConfigError(f"{HELP[name][0]} is {getattr(settings, name)!r}: use {shown}")
-    schemes = ("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://")
-    if not settings.redis_url.startswith(schemes):
-        raise ConfigError(f"REDIS_URL must begin with one of {', '.join(schemes)}")
+    if not settings.redis_url.startswith(REDIS_SCHEMES):
+        raise ConfigError(f"REDIS_URL must begin with one of {', '.join(REDIS_SCHEMES)}")
     for name, parse in (
         ("egress_allow", parse_rules),
         ("egress_deny", parse_rules),

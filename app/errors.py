@@ -24,6 +24,7 @@ CronspaceError
     ├── RevisionConflict   412, somebody else changed the set first
     ├── IdempotencyConflict  422, the key was used for another call
     ├── TooManyRequests    429, a rate limit of the API
+    ├── NotConfirmed       503, the change is stored, but not on as many replicas as it has to be
     ├── IssuerUnavailable  503, the keys that tokens are checked with can't be had
     └── StoreUnavailable   503, Redis can't be reached or refuses to write
 """
@@ -277,6 +278,25 @@ class IssuerUnavailable(ApiError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
+        self.headers = {"retry-after": "5"}
+
+
+class NotConfirmed(ApiError):
+    """The change is stored and in force, but too few replicas of Redis have confirmed it, so that a failover
+    may lose it.
+    """
+
+    status = 503
+    code = "not_confirmed"
+    title = "Stored, not confirmed"
+    sends: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before trying again."}
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            f"The change is stored and in force, but it is not confirmed: {cause}. A failover of Redis may"
+            " lose it. Look in a moment whether it is still there; a replace, or a call with the same"
+            " idempotency key, can simply be repeated: what is stored is only confirmed then."
+        )
         self.headers = {"retry-after": "5"}
 
 

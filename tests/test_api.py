@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Clock, RedisServer, ShardFactory, redis_binaries
+from conftest import Clock, ShardFactory
 from helpers import claim_all, failed, succeeded
+from redis_servers import RedisServer, redis_binaries
 
 from app.config import Settings
 from app.main import create_app

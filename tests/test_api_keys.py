@@ -6,8 +6,9 @@ import inspect
 
 import pytest
 from calls import client_of, ok, refused
-from conftest import Clock, RedisServer, ShardFactory, eventually
+from conftest import Clock, ShardFactory, eventually
 from examples import ADMIN_KEY
+from redis_servers import RedisServer
 
 from app.api import auth
 from app.api.auth import KeyRing

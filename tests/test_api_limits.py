@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from calls import ACME, client_of, ok, refused
-from conftest import Clock, RedisServer, ShardFactory
+from conftest import Clock, ShardFactory
 from examples import ADMIN_KEY
+from redis_servers import RedisServer
 
 from app.config import Settings
 from app.store import Shard, connect, rate_limits

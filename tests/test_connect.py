@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import RedisServer, redis_binaries
 from helpers import numbered
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis_servers import RedisServer, free_port, redis_binaries
 
 from app.config import Settings
 from app.store import Shard, connect, triggers
 
 pytestmark = pytest.mark.anyio
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def uses(url: str, **settings: str) -> int:
@@ -40,7 +31,7 @@ async def test_user_password_and_database() -> None:
     port = free_port()
     binary = next(iter(redis_binaries().values()))
     user = ["--user", "scheduler", "on", ">secret%1", "~*", "&*", "+@all"]
-    server = RedisServer(binary, "--port", str(port), "--bind", "127.0.0.1", *user)
+    server = RedisServer(binary, *user, port=port)
     try:
         assert await uses(f"redis://scheduler:secret%251@127.0.0.1:{port}/3") == 3
         assert await uses(server.url(5)) == 5
@@ -70,22 +61,3 @@ async def test_tls_with_a_ca_file(tmp_path: Path) -> None:
             await uses(f"rediss://localhost:{port}/1")
     finally:
         server.close()
-
-
-async def test_a_redis_that_is_silent_is_waited_for_once() -> None:
-    asked = 0
-
-    async def greet_and_be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal asked
-        while data := await reader.read(4096):
-            writer.write(b"+OK\r\n" * data.count(b"SETINFO"))
-            asked += data.count(b"key")
-        writer.close()
-
-    silent = await asyncio.start_server(greet_and_be_silent, "127.0.0.1", 0)
-    client = connect(Settings(redis_url=f"redis://127.0.0.1:{silent.sockets[0].getsockname()[1]}"))
-    client.connection_pool.connection_kwargs["socket_timeout"] = 0.1
-    async with silent, client:
-        with pytest.raises(RedisTimeoutError):
-            await client.get("key")
-    assert asked == 1

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from conftest import ShardFactory, redis_binaries
+from conftest import ShardFactory
+from redis_servers import redis_binaries
 
 from app.dev import embedded, folder
 from app.dev.demo import demo_set, load
@@ -359,7 +360,7 @@ def test_reload_restarts_api_and_worker(dev: DevFactory, data: Path) -> None:
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
     one = dev(data, "--reload", root=copy).up()
     before = dict(one.children)
-    file = copy / "workers" / "loops.py"
+    file = copy / "workers" / "retries.py"
 
     def restarted() -> bool:
         if "changed; restarting" not in one.text():
@@ -369,7 +370,7 @@ def test_reload_restarts_api_and_worker(dev: DevFactory, data: Path) -> None:
         return now["api"] != before["api"] and now["worker"] != before["worker"]
 
     until(restarted)
-    assert "cronspace dev: workers/loops.py changed; restarting the API and the worker" in one.text()
+    assert "cronspace dev: workers/retries.py changed; restarting the API and the worker" in one.text()
     assert one.children["redis"] == before["redis"]
     until(one.is_answering)
 

@@ -16,9 +16,10 @@ import pytest
 import redis
 import uvicorn
 from calls import client_of
-from conftest import ShardFactory, eventually, redis_binaries
+from conftest import ShardFactory, eventually
 from documents import PAGES, ROOT, anchors_of, blocks_of, prose_of, tables_of
 from helpers import define
+from redis_servers import redis_binaries
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.openapi import document_of

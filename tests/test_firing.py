@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import START, Clock, RedisServer, ShardFactory, redis_binaries
+from conftest import START, Clock, ShardFactory
 from helpers import accounts_balance, claim_all, define, failed, numbered, succeeded
 from redis.exceptions import ResponseError
+from redis_servers import RedisServer, redis_binaries
 
 from app.clock import day_of
 from app.keys import execution_id

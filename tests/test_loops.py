@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from redis.exceptions import ConnectionError, OutOfMemoryError, ReadOnlyError, ResponseError
 
-from workers.loops import Loop
+from app.loops import Loop
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -17,8 +16,20 @@ import pytest
 from arq.connections import ArqRedis, RedisSettings
 from arq.jobs import Job, JobStatus
 from arq.worker import async_check_health
-from conftest import LOOPBACK, Clock, RedisServer, ShardFactory, eventually, redis_binaries
-from helpers import OK, Received, Target, accounts_balance, define, failed, numbered, succeeded
+from conftest import LOOPBACK, Clock, ShardFactory, eventually
+from helpers import (
+    OK,
+    Received,
+    Target,
+    accounts_balance,
+    define,
+    failed,
+    numbered,
+    succeeded,
+    worker_running,
+)
+from proxies import Proxy
+from redis_servers import RedisServer, redis_binaries
 
 from app.clock import day_of
 from app.config import Settings
@@ -28,20 +39,6 @@ from workers.transport import Transport
 from workers.worker import Worker
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def worker_running(shard: Shard) -> AsyncIterator[Worker]:
-    """A worker in this process, stopped at the end of the block."""
-    settings = shard.settings
-    worker = Worker(shard, Transport(settings.snippet_bytes, settings.max_response_bytes, settings.max_jobs))
-    running = asyncio.create_task(worker.main())
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        await running
-        await worker.close()
 
 
 StartProcess = Callable[..., Awaitable[asyncio.subprocess.Process]]
@@ -266,55 +263,11 @@ async def test_large_replaces_leave_other_workspaces_on_time(
         assert sorted(late)[int(len(late) * 0.9)] < 0.5
 
 
-class LossyProxy:
-    """Between a client and Redis: drops the connection after a script ran, before its reply."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self.lose_next = 0
-        self.lost = 0
-        self._writers: list[asyncio.StreamWriter] = []
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind, ahead = await asyncio.open_unix_connection(self._path)
-        self._writers += [writer, ahead]
-        losing = False
-
-        async def forward() -> None:
-            nonlocal losing
-            while data := await reader.read(65536):
-                if self.lose_next and b"EVALSHA" in data:
-                    self.lose_next -= 1
-                    losing = True
-                ahead.write(data)
-
-        async def back() -> None:
-            while data := await behind.read(65536):
-                if losing:
-                    self.lost += 1
-                    break
-                writer.write(data)
-            writer.transport.abort()
-            ahead.transport.abort()
-
-        await asyncio.gather(forward(), back(), return_exceptions=True)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
-        """Listen on a port; gives the URL without the database."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        server.close()
-        for writer in self._writers:
-            writer.transport.abort()
-        await asyncio.sleep(0.01)
-
-
 async def test_a_reply_lost_after_the_script_ran_repeats_nothing(
     redis_server: RedisServer, redis_url: str, make_shard: ShardFactory
 ) -> None:
     shard = make_shard(real_time=True)
-    proxy = LossyProxy(redis_server.socket)
+    proxy = Proxy(redis_server.socket)
     async with proxy.running() as address, Target().running() as target:
         through = f"{address}/{redis_url.rpartition('=')[2]}"
         async with worker_running(make_shard(real_time=True, redis_url=through, max_concurrency=3)):

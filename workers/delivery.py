@@ -67,6 +67,14 @@ def prepare(packed: bytes) -> Prepared:
     return _prepare_cached(packed) if len(packed) <= _CACHED_DEFINITION else _prepare(packed)
 
 
+def is_once(packed: bytes) -> bool:
+    """Whether a stored definition is sent at most once."""
+    try:
+        return b"at_most_once" in packed and prepare(packed).policy.at_most_once
+    except Exception:  # the attempt will say so
+        return False
+
+
 def _prepare(packed: bytes) -> Prepared:
     definition = unpack_definition(packed)
     if variables.OPEN.encode() in packed:

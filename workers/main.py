@@ -13,8 +13,9 @@ import uvloop
 from app.config import Settings, load_settings, parse_numbers
 from app.errors import ConfigError, WrongDeployment
 from app.logs import set_up_logging
+from app.loops import Loop
 from app.store import Shards, open_shards
-from workers.loops import Loop
+from app.store.replicas import replicas_by_shard
 from workers.places import Places
 from workers.transport import Transport, tls_context
 from workers.worker import Worker
@@ -49,7 +50,8 @@ async def serve(settings: Settings) -> None:
     )
     places = Places(settings.max_jobs)
     served = parse_numbers(settings.worker_shards, settings.shards)
-    workers = [Worker(shards[number], transport, places) for number in served]
+    replicas = replicas_by_shard(shards)
+    workers = [Worker(shards[at], transport, places, replicas[shards[at]]) for at in served]
     stopped = asyncio.Event()
 
     def stop() -> None:

@@ -4,6 +4,7 @@
     claimer ─► executions become requests      finisher ──► outcomes are recorded
     renewer ─► leases stay alive               janitor ───► what is over is cleared away
     listener ► wakes ticker and claimer        health ────► arq's health check
+    watcher ─► looks at how Redis is run
 
 arq's own loop claims one job at a time and ends at the first Redis error; its queue, its job and result
 format, its job ids and its health check are what we keep of it.
@@ -17,7 +18,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import arq
@@ -27,13 +28,14 @@ from redis.exceptions import RedisError
 
 from app.config import Settings
 from app.egress import make_egress
+from app.loops import Loop
 from app.models import State
 from app.store import Shard, queue, ticking, upkeep
 from app.store.queue import Claimed, Ended
+from app.store.replicas import Replicas
 from app.store.shard import pack, unpack
 from workers import delivery
 from workers.failures import NotSent
-from workers.loops import Loop
 from workers.places import Places
 from workers.transport import Transport
 
@@ -41,19 +43,26 @@ log = logging.getLogger(__name__)
 
 _FINISH_BATCH = 200
 _JANITOR_SECONDS = 5.0
+_UNCONFIRMED_MS = 1000  # until a claim that could not be confirmed is tried again
 _HEALTH_SECONDS = 5
+_SILENCE_SECONDS = 10.0  # on the channel of notifications
 _LAST_FLUSH_SECONDS, _FLUSH_PAUSE_SECONDS = 1.5, 0.1
 _LAST_CALL_SECONDS = 0.5  # for a call to Redis that is under way when the worker stops
+
+
+# Why the replicas may not have a claim; empty when they have it.
+Confirmation = asyncio.Task[str]
 
 
 class Held:
     """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
 
-    __slots__ = ("aborted", "begun", "execution", "until")
+    __slots__ = ("aborted", "begun", "confirmation", "execution", "until")
 
-    def __init__(self, execution: Claimed, until: float) -> None:
+    def __init__(self, execution: Claimed, until: float, confirmation: Confirmation | None) -> None:
         self.execution = execution  # as it was claimed last
         self.until = until
+        self.confirmation = confirmation  # to be waited for before anything is sent
         self.begun = False  # the request was: something of it may have arrived
         self.aborted = False  # cancelled in Redis: its outcome is nobody's business any more
 
@@ -73,7 +82,13 @@ class Worker(arq.Worker):
     may serve other shards, too.
     """
 
-    def __init__(self, shard: Shard, transport: Transport, places: Places | None = None) -> None:
+    def __init__(
+        self,
+        shard: Shard,
+        transport: Transport,
+        places: Places | None = None,
+        replicas: Replicas | None = None,
+    ) -> None:
         settings = shard.settings
         super().__init__(
             functions=[arq.func(send, name="send")],
@@ -95,6 +110,7 @@ class Worker(arq.Worker):
         self._shard = shard
         self._transport = transport
         self._places = places or Places(settings.max_jobs)
+        self._replicas = replicas or Replicas(shard)
         self._egress = make_egress(settings.egress_allow, settings.egress_deny, settings.egress_ports)
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
@@ -109,12 +125,13 @@ class Worker(arq.Worker):
         self.janitor = Loop("janitor", self.clean)
         self.listener = Loop("listener", self.listen)
         self.health = Loop("health", self.report_health)
+        self.watcher = Loop("watcher", self._replicas.watch)
         self._stop = asyncio.Event()
 
     async def main(self) -> None:
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
         log.info("worker %s: %d places, queue %s", self.name, self.max_jobs, self.queue_name)
-        taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener)
+        taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener, self.watcher)
         keeping = (self.finisher, self.renewer, self.health)
         tasks = {loop: asyncio.create_task(loop.run()) for loop in (*taking, *keeping)}
         stopped = asyncio.create_task(self._stop.wait())
@@ -191,13 +208,14 @@ class Worker(arq.Worker):
             places.wake_when_free(self.claimer.wake)
             return self.settings.poll_seconds
         begun = time.monotonic()
+        since = await self._replicas.history()
         with places.reserve(asked):  # from the other shards' claims
             claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
         self._claims += 1
         self._set_clock(claim.now)
         until = begun + self.settings.lease_seconds
-        for execution in claim.executions:
-            self._start(execution, until)
+        for execution, confirmation in self._with_confirmations(claim.executions, since):
+            self._start(execution, until, confirmation)
         if claim.next_ready is None:
             return self.settings.poll_seconds
         if claim.next_ready <= claim.now and places.free <= 0:
@@ -226,7 +244,8 @@ class Worker(arq.Worker):
                 continue
             del self._held[ended.id]
             if came_back:
-                self._start(held.execution, held.until)  # recorded, and already ours again: the next attempt
+                # Recorded, and already ours again: the next attempt.
+                self._start(held.execution, held.until, held.confirmation)
             self._count(ended, state)
         self.claimer.wake()
         return 0 if self._ended else self.settings.poll_seconds
@@ -257,9 +276,18 @@ class Worker(arq.Worker):
         """Wait for notifications; without them everything still happens, at the next poll."""
         async with self._shard.redis.pubsub() as subscription:
             await subscription.subscribe(self._shard.keys.wake)
+            silent = False
             while True:
-                message = await subscription.get_message(ignore_subscribe_messages=True, timeout=60)
+                message = await subscription.get_message(
+                    ignore_subscribe_messages=True, timeout=_SILENCE_SECONDS
+                )
+                if message is None and silent:
+                    raise ConnectionError("no answer where notifications come from")
+                silent = message is None
                 if message is None:
+                    await subscription.ping()  # whether it is still there: a host that vanished says nothing
+                    continue
+                if message["type"] == "pong":
                     continue
                 what, _, execution = message["data"].decode().partition(" ")
                 if what == "replaced":
@@ -278,20 +306,40 @@ class Worker(arq.Worker):
 
     # One execution.
 
-    def _start(self, execution: Claimed, until: float) -> None:
+    def _with_confirmations(
+        self, claimed: Sequence[Claimed], since: str
+    ) -> Iterator[tuple[Claimed, Confirmation | None]]:
+        """Executions with what to wait for before they are sent: a claim of what is sent at most once has to
+        outlast a failover, so it is confirmed by replicas, where there are any.
+        """
+        wanted = max(self.settings.wait_replicas, min(1, self._replicas.connected))
+        confirmation = None
+        for execution in claimed:
+            if not wanted or not delivery.is_once(execution.definition):
+                yield execution, None
+                continue
+            if confirmation is None:
+                confirmation = asyncio.create_task(self._replicas.confirm(since, wanted))
+            yield execution, confirmation
+
+    def _start(self, execution: Claimed, until: float, confirmation: Confirmation | None = None) -> None:
         running = self._held.get(execution.id)
         if running is not None:
             # Its lease had lapsed and it came back to us, who still send it: that is a renewal. Or it is the
             # next attempt, claimed before we heard that this one is recorded: then `finish` starts it.
-            running.execution, running.until = execution, until
+            running.execution, running.until, running.confirmation = execution, until, confirmation
             return
-        held = self._held[execution.id] = Held(execution, until)
+        held = self._held[execution.id] = Held(execution, until, confirmation)
         self._places.take()
         task = self.tasks[execution.id] = asyncio.create_task(self._run(execution, held))
         task.add_done_callback(lambda done: self._settle(execution.id, held, done))
 
     async def _run(self, execution: Claimed, held: Held) -> Ended | None:
         """The outcome of an attempt; None when there is none to report."""
+        unconfirmed = "" if held.confirmation is None else await asyncio.shield(held.confirmation)
+        if unconfirmed:
+            log.warning("%s: not sent yet, because its claim is not confirmed: %s", execution.id, unconfirmed)
+            return Ended(execution.id, held.execution.token, "release", _UNCONFIRMED_MS)
         started = self._now()
         try:
             return await delivery.attempt(

@@ -47,8 +47,17 @@ from app.api.auth import Gate
 from app.api.reading import Body, Field, Fields
 from app.auth.callers import ANYBODY
 from app.auth.callers import Scope as CallerScope
-from app.errors import ApiError, BodyTooLarge, Fault, InvalidRequest, MethodNotAllowed, StoreUnavailable
+from app.errors import (
+    ApiError,
+    BodyTooLarge,
+    Fault,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotConfirmed,
+    StoreUnavailable,
+)
 from app.store import Shards
+from app.store.replicas import Replicas
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[msgspec.Struct]])
 
@@ -102,6 +111,11 @@ class Operation:
         """Whether the handler asks Redis."""
         return not self.takes.isdisjoint(("shard", "shards"))
 
+    @property
+    def changes(self) -> bool:
+        """Whether what is stored may be another afterwards."""
+        return self.method != "GET" and self.uses_store
+
     async def answer_to(self, request: Request) -> Response:
         """Read the request, let the handler do it, encode the answer; raises :class:`ApiError`."""
         gate: Gate = request.app.state.gate
@@ -120,6 +134,9 @@ class Operation:
             given["call"] = call
         if self.body is not None:
             given["body"] = await self._read_body(request)
+        wanted = shards.settings.wait_replicas if self.changes else 0
+        replicas: Replicas = request.app.state.replicas[given.get("shard", shards.first)]
+        since = await replicas.history() if wanted else ""
         answer = await self.handler(**given)
         if self.method != "GET":
             address = gate.address_of(request)
@@ -132,6 +149,10 @@ class Operation:
                 call.told,
                 answer,
             )
+        if wanted and not getattr(answer, "dry_run", False):
+            cause = await replicas.confirm(since, wanted)
+            if cause:
+                raise NotConfirmed(cause)
         content = _encode(answer)
         return Response(content, call.status, call.headers, media_type="application/json")
 
@@ -199,7 +220,7 @@ class Noun:
                 handler=handler,
                 statuses=(status,) if isinstance(status, int) else status,
                 answer_headers=headers or {},
-                errors=_errors(declared, errors),
+                errors=_errors(method, declared, errors),
                 **declared,
             )
             self.operations.append(operation)
@@ -235,13 +256,15 @@ def _declared(handler: Callable[..., Any], path: str, body: type[msgspec.Struct]
     }
 
 
-def _errors(declared: dict[str, Any], raised: tuple[type[ApiError], ...]) -> tuple[type[ApiError], ...]:
+def _errors(
+    method: str, declared: dict[str, Any], raised: tuple[type[ApiError], ...]
+) -> tuple[type[ApiError], ...]:
     """The errors that can be met: a query can always be wrong, the rest follows from what is taken."""
     found: list[type[ApiError]] = [InvalidRequest, *raised]
     if declared["body"] is not None:
         found.append(BodyTooLarge)
     if not declared["takes"].isdisjoint(("shard", "shards")):
-        found.append(StoreUnavailable)
+        found += [StoreUnavailable] if method == "GET" else [StoreUnavailable, NotConfirmed]
     return tuple(in_order(found))
 
 

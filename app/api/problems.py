@@ -57,10 +57,40 @@ async def on_api_error(_: Request, error: Exception) -> Response:
 async def on_store_error(request: Request, error: Exception) -> Response:
     """Redis away, full, loading, read-only: nothing of that ends the API."""
     log.warning("%s %s: Redis failed: %s", request.method, request.url.path, error or type(error).__name__)
-    detail = "Redis can't be reached; try again."
+    return problem(StoreUnavailable(_cause(error)))
+
+
+_CLOSED = "Redis closes every connection, as it does when it has all that it takes (maxclients); try again"
+
+# What Redis and its client say → what that means.
+_CAUSES = {
+    "maxmemory": "Redis is full (maxmemory) and takes nothing more; what frees memory goes on. Give it more"
+    " memory, or delete something",
+    "max number of clients": "Redis takes no more connections (maxclients); try again, or allow it more",
+    # What it says when it has too many connections is often lost with the connection.
+    "closed by server": _CLOSED,
+    "(104": _CLOSED,
+    "(32": _CLOSED,
+    "reset by peer": _CLOSED,
+    "Broken pipe": _CLOSED,
+    "Connection lost": _CLOSED,
+    "read-only replica": "This Redis is a replica at the moment, as during a failover; try again",
+    "Timeout": "Redis did not answer in time; try again",
+    "LOADING": "Redis has just started and is still loading its data; try again",
+    "loading": "Redis has just started and is still loading its data; try again",
+    "MISCONF": "Redis can't write to its disk and therefore takes nothing more; see its log",
+    "NOREPLICAS": "Redis takes nothing more while too few replicas are connected (min-replicas-to-write)",
+}
+
+
+def _cause(error: Exception) -> str:
+    """What is wrong with Redis, without its addresses."""
+    for part, cause in _CAUSES.items():
+        if part in str(error):
+            return f"{cause}."
     if isinstance(error, ResponseError):
-        detail = f"Redis refused the command; try again when it is mended. It said: {error}"
-    return problem(StoreUnavailable(detail))
+        return f"Redis refused the command; try again when it is mended. It said: {error}"
+    return "Redis can't be reached; try again."
 
 
 async def on_wrong_deployment(request: Request, error: Exception) -> Response:

@@ -3,10 +3,12 @@
 Redis is authoritative for everything. ``Shard`` is the handle of what belongs to a workspace, ``Shards`` has
 all of them, and the modules beside them hold the operations:
 ``triggers`` (replace and read a set), ``ticking`` (fire and refill), ``queue`` (claim, renew, finish),
-``executions`` (reads), ``upkeep`` (clearing and trimming).
+``executions`` (reads), ``upkeep`` (clearing and trimming), ``replicas`` (confirming writes), ``server`` (what
+Redis it is). ``connection`` finds the primary.
 """
 
-from app.store.shard import Shard, connect
+from app.store.connection import connect
+from app.store.shard import Shard
 from app.store.shards import Shards, open_shards
 
 __all__ = ["Shard", "Shards", "connect", "open_shards"]

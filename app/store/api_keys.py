@@ -40,7 +40,7 @@ async def all_keys(shard: Shard) -> list[tuple[ApiKey, int]]:
 
 async def remove(shard: Shard, id_: str) -> None:
     """Delete a key, if it is there."""
-    async with shard.redis.pipeline(transaction=True) as pipe:
+    async with shard.redis.pipeline(transaction=False) as pipe:  # which goes on under maxmemory
         pipe.hdel(shard.keys.api_keys, id_)
         pipe.hdel(shard.keys.api_key_uses, id_)
         await pipe.execute()

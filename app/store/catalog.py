@@ -45,7 +45,7 @@ async def read(shard: Shard, workspace: str) -> TriggerSet:
         pipe.smembers(of(workspace, "finished"))
         for part in _PARTS:
             pipe.hgetall(of(workspace, part))
-        revision, due, finished, *parts = await pipe.execute()
+        revision, due, finished, *parts = await shard.read_together(pipe)
     slots = dict(due)
     triggers = [
         _trigger(id_, [part.get(id_) for part in parts], slots.get(id_), id_ in finished) for id_ in parts[0]
@@ -64,7 +64,7 @@ async def read_some(shard: Shard, workspace: str, ids: Sequence[str]) -> list[Tr
         pipe.smismember(of(workspace, "finished"), wanted)
         for part in (*_PARTS, "last"):
             pipe.hmget(of(workspace, part), wanted)
-        slots, finished, *parts, last = await pipe.execute()
+        slots, finished, *parts, last = await shard.read_together(pipe)
     return [
         None
         if parts[0][index] is None
@@ -159,7 +159,7 @@ async def _rank_after(shard: Shard, due: str, place: tuple[int, str]) -> int:
         pipe.zscore(due, id_)
         pipe.zrank(due, id_)
         pipe.zcount(due, "-inf", f"({slot}")
-        score, rank, before = await pipe.execute()
+        score, rank, before = await shard.read_together(pipe)
     return int(rank) + 1 if score == slot else int(before)
 
 

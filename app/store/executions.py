@@ -27,7 +27,7 @@ _IDENTITY_TAIL = re.compile(r"~[0-9a-f]{8}\Z")  # tells a worker from others of 
 _READ_AT_ONCE = 1000  # lists a pipeline
 _LOAD_LEAST = 50  # executions loaded at once, where not all turn out to be in the wanted state
 _LOOKED_AT = 20_000  # executions that one page looks at; a rare match may be on the next
-# Reads are pipelined, not in a transaction: under maxmemory Redis refuses those even for reads.
+# Reads are pipelined, not in a transaction: these need not be of one moment (see `Shard.read_together`).
 _OPEN_SETS = ("admitted", "backlog", "waiting", "late", "lined")
 _SETS_OF_STATE = {
     State.QUEUED: _OPEN_SETS,

@@ -41,7 +41,8 @@ What = Literal["succeeded", "failed", "retry", "release"]
 
 
 class Ended(Struct, frozen=True):
-    """What became of an attempt: a final state, another try after ``delay_ms``, or nothing was sent.
+    """What became of an attempt: a final state, or another try after ``delay_ms``. With ``release`` nothing
+    was sent.
 
     With ``failed`` comes the definition, which the dead letter keeps. ``gone``: the target said so (410),
     and its trigger is to be disabled for that.

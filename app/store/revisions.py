@@ -72,7 +72,7 @@ async def at(shard: Shard, workspace: str, revision: int) -> dict[str, Placed] |
         pipe.hgetall(shard.keys.of(workspace, "definitions"))
         pipe.hgetall(shard.keys.of(workspace, "states"))
         pipe.hgetall(shard.keys.of(workspace, "undo"))
-        (live,), definitions, states, undo = await pipe.execute()
+        (live,), definitions, states, undo = await shard.read_together(pipe)
     newest = int(live or 0)
     kept = {int(number): packed for number, packed in undo.items()}
     if revision not in kept or not 0 < revision <= newest:

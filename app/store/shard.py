@@ -1,4 +1,4 @@
-"""The handle of one shard: its connection, its keys, its scripts, and the clock that the scripts go by."""
+"""The handle of one shard: its client, its keys, its scripts, and the clock that the scripts go by."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from weakref import WeakValueDictionary
 
 import msgspec
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.asyncio.client import Pipeline
 from redis.commands.core import AsyncScript
-from redis.exceptions import BusyLoadingError, ConnectionError
+from redis.exceptions import ResponseError
 
 from app.config import Settings
-from app.errors import ConfigError
 from app.keys import Keys
 from app.sealing import Sealer, parse_keys
 
@@ -29,32 +27,6 @@ T = TypeVar("T")
 
 pack = msgspec.msgpack.Encoder().encode
 unpack = msgspec.msgpack.decode
-
-
-# A command is repeated when its connection breaks, although it may have run: every script of ours is safe to
-# run twice with the same arguments. It is not repeated when no reply came in time: a silent Redis may stay so,
-# and the caller is to be told.
-CLIENT_OPTIONS: dict[str, Any] = {
-    "socket_connect_timeout": 3,
-    "socket_timeout": 5,
-    "retry": Retry(ExponentialBackoff(cap=0.5, base=0.02), 3, (ConnectionError,)),
-    "retry_on_error": [ConnectionError, BusyLoadingError],
-}
-
-
-def tls_options(settings: Settings) -> dict[str, Any]:
-    """What a client needs to check the server's certificate by."""
-    return {"ssl_ca_certs": settings.redis_ca_file} if settings.redis_ca_file else {}
-
-
-def connect(settings: Settings) -> Redis:
-    """A client for ``REDIS_URL``; raises :class:`ConfigError` for one that can't be read."""
-    options = tls_options(settings) if settings.redis_url.startswith("rediss://") else {}
-    try:
-        client: Redis = Redis.from_url(settings.redis_url, **CLIENT_OPTIONS, **options)
-    except ValueError as error:
-        raise ConfigError(f"REDIS_URL can't be read: {error}") from error
-    return client
 
 
 def reply(pending: Awaitable[T] | T) -> Awaitable[T]:
@@ -97,13 +69,35 @@ class Shard:
             ]
         )
 
-    async def run(self, name: str, *args: str | bytes | int, keys: tuple[str, ...] = ()) -> Any:
-        """Run a script; it is loaded where Redis does not know it (yet, or any more)."""
+    async def run(
+        self, name: str, *args: str | bytes | int, keys: tuple[str, ...] = (), client: Any = None
+    ) -> Any:
+        """Run a script; it is loaded where Redis does not know it (yet, or any more). With a pipeline as
+        ``client`` it is run within that.
+        """
         script = self._scripts.get(name)
         if script is None:
             script = self._scripts[name] = self.redis.register_script(script_source(name))
         now = "" if self._now is None else self._now()
-        return await script(keys=[self.keys.root, *keys], args=[now, *args])
+        return await script(keys=[self.keys.root, *keys], args=[now, *args], client=client)
+
+    async def read_together(self, pipe: Pipeline) -> list[Any]:
+        """The replies to reads, all from one moment. Under maxmemory Redis refuses transactions, even of
+        reads: then a script makes them, which costs Redis more.
+        """
+        commands = list(pipe.command_stack)
+        try:
+            return await pipe.execute()
+        except ResponseError as error:
+            if "maxmemory" not in str(error):
+                raise
+        replies = await self.run("read_together", pack([args for args, _ in commands]))
+        parsed = []
+        for one, (args, options) in zip(replies, commands, strict=True):
+            parse = self.redis.response_callbacks.get(args[0])
+            told = {name: value for name, value in options.items() if name != "keys"}  # for its cache
+            parsed.append(one if parse is None or one is None else parse(one, **told))
+        return parsed
 
     def turn(self, workspace: str) -> asyncio.Lock:
         """Changes of a workspace's set take turns in this process; compare-and-set is for the others."""

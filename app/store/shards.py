@@ -9,7 +9,8 @@ from app.config import Settings
 from app.errors import WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
 from app.store.cluster import connect_to_owner, is_cluster
-from app.store.shard import Shard, connect
+from app.store.connection import connect
+from app.store.shard import Shard
 
 FORMAT = 1  # of what is stored; a process refuses a later one
 _BELIEVED_SECONDS = 5.0  # how long what was verified is taken to be so

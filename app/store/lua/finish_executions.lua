@@ -39,7 +39,7 @@ local function finish(definition, id, token, what, delay, attempt, gone)
   local workspace, trigger = split_id(id)
   if what == 'release' then
     redis.call('DEL', owner_key(id))
-    redis.call('ZADD', queue_key, whole(now), tag .. id)
+    redis.call('ZADD', queue_key, whole(now + delay), tag .. id)
     redis.call('PUBLISH', wake_channel, 'released')
     return 'queued'
   end

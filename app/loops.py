@@ -1,4 +1,4 @@
-"""What every loop of a worker has in common: it sleeps, it wakes, it survives, it stops."""
+"""What every loop that runs beside requests has in common: it sleeps, it wakes, it survives, it stops."""
 
 from __future__ import annotations
 

@@ -1,0 +1,72 @@
+"""What Redis it is, and what is wrong with how it is run: as INFO tells, also where CONFIG is forbidden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from app.store.shard import Shard, reply
+
+
+class Server(Struct, frozen=True, kw_only=True):
+    """The Redis of a shard as it is now. Sizes are bytes."""
+
+    version: str
+    role: str  # master or slave, as Redis calls them
+    history: str  # the replication id: another one after every failover and restart
+    replicas: int  # connected
+    used_memory: int
+    max_memory: int  # 0: no bound
+    eviction: str  # maxmemory-policy
+    append_only: bool
+    persisted: bool  # the last write of the append-only file, and the last snapshot, went well
+    clients: int
+    max_clients: int  # 0: not told
+
+    def warnings(self) -> list[str]:
+        """What somebody has to change, and how; one line each."""
+        found = []
+        if self.eviction and self.eviction != "noeviction":
+            found.append(
+                f"Redis has maxmemory-policy {self.eviction}: when it is full it throws away schedules,"
+                " executions and keys. Have it refuse writes instead: CONFIG SET maxmemory-policy noeviction,"
+                " and the same in redis.conf or the parameter group"
+            )
+        if not self.persisted:
+            found.append("Redis can't write its append-only file or snapshot to disk: see its log")
+        return found
+
+
+async def look(shard: Shard) -> Server:
+    """The Redis of a shard."""
+    return server_of(await reply(shard.redis.info()))
+
+
+def server_of(info: Mapping[str, Any]) -> Server:
+    """What INFO tells, as far as it does."""
+    return Server(
+        version=str(info.get("redis_version", "")),
+        role=str(info.get("role", "")),
+        history=history_of(info),
+        replicas=replicas_of(info),
+        used_memory=int(info.get("used_memory", 0)),
+        max_memory=int(info.get("maxmemory", 0)),
+        eviction=str(info.get("maxmemory_policy", "")),
+        append_only=bool(info.get("aof_enabled", 0)),
+        persisted=info.get("aof_last_write_status", "ok") == "ok" == info.get("rdb_last_bgsave_status", "ok"),
+        clients=int(info.get("connected_clients", 0)),
+        max_clients=int(info.get("maxclients", 0)),
+    )
+
+
+def history_of(info: Mapping[str, Any]) -> str:
+    """The replication id."""
+    return str(info.get("master_replid", ""))
+
+
+def replicas_of(info: Mapping[str, Any]) -> int:
+    """How many replicas are connected, and have what the primary had when they came."""
+    listed = [one for name, one in info.items() if name.startswith("slave") and isinstance(one, dict)]
+    return sum(one.get("state") == "online" for one in listed)

@@ -1,0 +1,188 @@
+"""Redis that is full, slow, hanging, out of connections, or run with a policy that throws schedules away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from calls import ACME, client_of, ok
+from conftest import LOOPBACK, eventually
+from helpers import Target, define, worker_running
+from proxies import Proxy
+from redis_servers import RedisServer, redis_binaries
+
+from app.config import Settings
+from app.main import create_app
+from app.store import Shard, Shards, connect, server, triggers
+from app.store.replicas import Replicas
+from workers.worker import Worker
+
+pytestmark = pytest.mark.anyio
+
+PATH = f"{ACME}/triggers"
+SET = {"triggers": [{"id": "t", "cron": "0 0 1 1 *", "url": "http://127.0.0.1:9/x", "method": "POST"}]}
+
+
+@pytest.fixture(params=redis_binaries())
+def own(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server of the test's own."""
+    one = RedisServer(redis_binaries()[request.param])
+    yield one
+    one.close()
+
+
+def shard_at(url: str) -> Shard:
+    settings = Settings(redis_url=url, egress_allow=LOOPBACK)
+    return Shard(connect(settings), settings)
+
+
+@asynccontextmanager
+async def aclosing_redis(shard: Shard) -> AsyncIterator[None]:
+    """Closes a shard's connections at the end."""
+    try:
+        yield
+    finally:
+        await shard.redis.aclose()
+
+
+@asynccontextmanager
+async def running(url: str) -> AsyncIterator[tuple[httpx.AsyncClient, Target, Worker]]:
+    """An API, and a worker that sends every second to a target."""
+    shard = shard_at(url)
+    async with (
+        aclosing_redis(shard),
+        Target().running() as target,
+        worker_running(shard_at(url)) as worker,
+        client_of(shard) as client,
+    ):
+        await triggers.replace(shard, "busy", [("t", define("* * * * * *", url=target.url))])
+        await eventually(lambda: len(target.received) >= 1)
+        yield client, target, worker
+        begun = len(target.received)  # whatever it was, it is over
+        await eventually(lambda: len(target.received) >= begun + 2)
+        assert (await client.put(PATH, json=SET)).status_code == 200
+
+
+async def refusal(client: httpx.AsyncClient) -> str:
+    """The detail of the 503 that a replace is answered with."""
+    response = await client.put(PATH, json=SET)
+    assert (response.status_code, response.json()["code"]) == (503, "store_unavailable"), response.text
+    assert int(response.headers["retry-after"]) >= 1
+    return str(response.json()["detail"])
+
+
+async def test_a_full_redis_refuses_changes_with_the_reason_and_firing_goes_on_when_there_is_room(
+    own: RedisServer,
+) -> None:
+    async with running(own.url()) as (client, _, worker):
+        with own.client() as admin:
+            await ok(client.put("/api/workspaces/other/triggers", json=SET))
+            admin.config_set("maxmemory", 1)
+            assert "full (maxmemory)" in await refusal(client)
+            for path in ("", "?limit=1", "/t", "?sort=next_run&limit=1"):
+                await ok(client.get(f"/api/workspaces/busy/triggers{path}"))
+            assert (await ok(client.get("/api/workspaces/busy/triggers")))["count"] == 1
+            await eventually(lambda: worker.ticker.failures >= 2)
+            await ok(client.delete("/api/workspaces/other/triggers"))  # which frees memory
+            admin.config_set("maxmemory", 0)
+
+
+async def test_a_slow_redis_slows_everything_and_breaks_nothing(own: RedisServer) -> None:
+    proxy = Proxy(own.socket)
+    async with proxy.running() as url, running(f"{url}/0") as (client, target, worker):
+        proxy.delay = 0.2
+        await ok(client.put(PATH, json=SET))
+        assert (await ok(client.get(PATH)))["count"] == 1
+        before = len(target.received)
+        await eventually(lambda: len(target.received) >= before + 4)
+        ids = [one.headers["webhook-id"] for one in target.received]
+        assert len(ids) == len(set(ids))
+        assert worker.ticker.failures == worker.claimer.failures == worker.finisher.failures == 0
+        proxy.delay = 0.0
+
+
+async def test_a_redis_that_hangs_is_answered_for_in_time_however_many_call(own: RedisServer) -> None:
+    async with running(own.url()) as (client, _, worker):
+        own.signal(signal.SIGSTOP)
+        begun = time.monotonic()
+        details = await asyncio.gather(*[refusal(client) for _ in range(10)])
+        assert set(details) == {"Redis did not answer in time; try again."}
+        assert time.monotonic() - begun < 8
+        own.signal(signal.SIGCONT)
+        await eventually(lambda: worker.ticker.failures == worker.claimer.failures == 0)
+
+
+async def test_without_free_connections_who_has_some_goes_on_and_others_are_told(own: RedisServer) -> None:
+    async with running(own.url()) as (_, target, _worker):
+        late = shard_at(own.url())
+        with own.client() as admin:
+            admin.config_set("maxclients", 1)
+            async with client_of(late) as client:
+                assert "maxclients" in await refusal(client)
+                before = len(target.received)
+                await eventually(lambda: len(target.received) >= before + 2)
+                admin.config_set("maxclients", 1000)
+                await ok(client.put(PATH, json=SET))
+        await late.redis.aclose()
+
+
+async def test_an_eviction_policy_is_warned_of_once_until_it_changes(
+    own: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    shard = shard_at(own.url())
+    replicas = Replicas(shard)
+
+    async def told() -> list[str]:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            await replicas.watch()
+        return caplog.messages
+
+    assert await told() == []
+    with own.client() as admin:
+        admin.config_set("maxmemory-policy", "allkeys-lru")
+        (warning,) = await told()
+        assert "allkeys-lru" in warning
+        assert "CONFIG SET maxmemory-policy noeviction" in warning
+        assert await told() == []
+        admin.config_set("maxmemory-policy", "noeviction")
+        assert await told() == []
+        admin.config_set("maxmemory-policy", "volatile-ttl")
+        assert len(await told()) == 1
+    await shard.redis.aclose()
+
+
+async def test_api_and_worker_look_at_the_policy_when_they_start(
+    own: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with own.client() as admin:
+        admin.config_set("maxmemory-policy", "allkeys-lru")
+    caplog.set_level(logging.WARNING)
+    shard = shard_at(own.url())
+    app = create_app(shard.settings, Shards([shard]))
+    async with app.router.lifespan_context(app):
+        await eventually(lambda: "allkeys-lru" in caplog.text)
+    caplog.clear()
+    async with worker_running(shard):
+        await eventually(lambda: "allkeys-lru" in caplog.text)
+
+
+async def test_what_redis_it_is_is_known_without_config(own: RedisServer) -> None:
+    with own.client() as admin:
+        admin.acl_setuser("limited", enabled=True, nopass=True, keys="*", commands=["+@all", "-config"])
+        admin.config_set("maxmemory", 100_000_000)
+    shard = shard_at(own.url().replace("unix://", "unix://limited:x@"))
+    found = await server.look(shard)
+    assert (found.role, found.eviction, found.max_memory) == ("master", "noeviction", 100_000_000)
+    assert (found.replicas, found.append_only, found.persisted) == (0, False, True)
+    assert found.version.split(".")[0] in ("6", "7", "8")
+    assert found.used_memory > 100_000
+    assert found.max_clients >= found.clients >= 1
+    assert len(found.history) == 40
+    await shard.redis.aclose()
