@@ -70,8 +70,6 @@ class Loop:
 def _is_state_of_redis(error: Exception) -> bool:
     """Redis is away, full or a replica, which passes; any other error that it answers is a fault of ours."""
     if isinstance(error, ResponseError):
-        full = isinstance(error, OutOfMemoryError) or "-OOM " in str(
-            error
-        )  # the latter: a script, before Redis 7
-        return full or isinstance(error, ReadOnlyError)
+        by_script = "-OOM " in str(error)  # before Redis 7
+        return by_script or isinstance(error, OutOfMemoryError | ReadOnlyError)
     return isinstance(error, RedisError | OSError)
