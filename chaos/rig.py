@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -20,6 +21,7 @@ KEPT_ALWAYS = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 WORKERS = 3
 _LEAD_SECONDS = 2  # from storing to the first slot
 _SETTLE_SECONDS = 45.0  # in which what was due has to have ended, after the last slot
+_TRACE = re.compile(r"^Traceback .*\n(?:[ +|].*\n)*(?:\S.*\n)?", re.MULTILINE)
 
 
 class Rig:
@@ -118,8 +120,10 @@ class Rig:
         for process in (self.api.process, *self.workers):
             if not process.alive():
                 found.append(f"{process.log.stem} ended by itself: {process.said()[-300:]}")
-            if "Traceback" in process.said() or "CRITICAL" in process.said():
-                found.append(f"{process.log.stem} has a traceback in its log")
+            for trace in _TRACE.findall(process.said())[:1]:
+                found.append(f"{process.log.stem} has a traceback in its log: {trace[-500:]}")
+            if "CRITICAL" in process.said():
+                found.append(f"{process.log.stem} has something critical in its log")
         return found
 
     def any_worker(self) -> int:
