@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -46,14 +47,15 @@ def main(argv: Sequence[str]) -> int:
         if missing:
             print(f"{one.key}: not run, {missing}", flush=True)
             continue
-        began = time.monotonic()
+        began, load = time.monotonic(), os.getloadavg()[0]
         try:
             outcome = one.run(options.short)
         except (LabError, OSError) as error:
             print(f"{one.key}: not run, {error}", flush=True)
             failed = True
             continue
-        result = report.result_of(outcome, f"{datetime.now(UTC):%Y-%m-%d}", time.monotonic() - began)
+        day, took = f"{datetime.now(UTC):%Y-%m-%d}", time.monotonic() - began
+        result = report.result_of(outcome, day, took, load)
         failed = failed or bool(result.faults)
         verdict = "FAILED" if result.faults else "passed"
         numbers = f"{result.due} due, {result.lost} lost, {result.repeated} repeated"

@@ -22,6 +22,7 @@ class Result(Struct):
 
     day: str
     seconds: float
+    load: float  # the machine's load average when it began: what others did at the same time
     due: int
     sent: int
     lost: int
@@ -39,12 +40,13 @@ class Results(Struct):
     scenarios: dict[str, Result]
 
 
-def result_of(outcome: Outcome, day: str, seconds: float) -> Result:
+def result_of(outcome: Outcome, day: str, seconds: float, load: float) -> Result:
     """What is kept of an outcome."""
     account = outcome.account
     return Result(
         day=day,
         seconds=round(seconds, 1),
+        load=round(load, 1),
         due=account.due,
         sent=account.sent,
         lost=len(account.lost),
@@ -101,7 +103,8 @@ def _section(scenario: Scenario, result: Result) -> list[str]:
     lines += ["| measured | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in result.figures.items()]
     lines += [f"| the ledger's ends | {_ends(result.ended)} |"]
-    lines += [f"| run | {result.day}, {result.seconds:.0f} s, `--only {scenario.key}` |", ""]
+    busy = f"load average of the machine before: {result.load:g}"
+    lines += [f"| run | {result.day}, {result.seconds:.0f} s, `--only {scenario.key}`; {busy} |", ""]
     if result.faults:
         lines += ["Not as it should be:", "", *(f"- {fault}" for fault in result.faults), ""]
     return lines
