@@ -66,10 +66,10 @@ SCENARIOS = [
     Scenario(
         "Sentinel failover",
         "One primary, two replicas, three sentinels (down-after-milliseconds 1000),"
-        " CRONSPACE_WAIT_REPLICAS=1. SIGKILL to the primary, and later to the replica that is left. Replaces go on all"
-        " the time.",
+        " CRONSPACE_WAIT_REPLICAS=1: SIGKILL to the primary, and later to the replica that is left. Replaces"
+        " go on all the time.",
         "Sending goes on by itself; no confirmed replace is lost; what the new primary did not know of is"
-        " sent again with the same id; without a replica a replace is answered 503, stored and not confirmed.",
+        " sent again with the same id; without a replica a replace is answered 503, stored, not confirmed.",
         failover,
     ),
 ]
