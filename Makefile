@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench chaos clean
+.PHONY: help run test check format bench chaos generated image clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 # One environment for running and for testing; each stamp is made anew when what it depends on changes.
 $(BIN)/python:
@@ -42,6 +42,12 @@ bench: $(VENV)/installed-dev ## measure beside the peers; a table, and JSON belo
 
 chaos: $(VENV)/installed-dev ## break things for minutes, and write docs/reliability.md
 	$(BIN)/python -m chaos $(ARGS)
+
+generated: $(VENV)/installed-dev ## write .env.example and the generated tables of docs/ anew
+	PYTHONPATH=. $(BIN)/python tests/generated.py
+
+image: ## build the image and start it, without a registry: needs root, buildah, mmdebstrap, redis-server
+	deploy/try-image.sh
 
 clean: ## remove the environment and the caches, not the data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

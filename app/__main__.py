@@ -13,6 +13,7 @@ COMMANDS = {
     "api": ("app.main", "the API"),
     "worker": ("workers.main", "a worker"),
     "reshard": ("app.reshard", "NUMBER: move the workspaces to another number of shards"),
+    "probe": ("app.probe", "does the API or worker of this container answer? for its HEALTHCHECK"),
 }
 
 

@@ -57,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_audit: Positive = 10_000
     encryption_keys: str = ""
 
+    worker_port: Port = 0
     max_jobs: Positive = 100
     max_concurrency: Count = 10
     worker_name: str = ""
@@ -190,6 +191,10 @@ HELP: dict[str, tuple[str, str]] = {
         "Keys, comma-separated, each base64 of 32 random bytes, such as from `openssl rand -base64 32`: the"
         " first encrypts URLs, header values, payloads and secrets in Redis, all decrypt. Empty: they are"
         " stored as they are",
+    ),
+    "worker_port": (
+        "CRONSPACE_WORKER_PORT",
+        "Port of a worker's /live, /ready and /metrics, at the address CRONSPACE_HOST; 0: none",
     ),
     "max_jobs": ("CRONSPACE_MAX_JOBS", "Requests at once in one worker"),
     "max_concurrency": (

@@ -41,7 +41,6 @@ from app.errors import ConfigError
 from app.logs import set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
-from app.store.replicas import replicas_by_shard
 
 log = logging.getLogger(__name__)
 
@@ -72,17 +71,15 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
     Where ``settings`` leave authentication undecided it is off: only :func:`run` insists on a choice.
     """
     used = shards or open_shards(settings)
-    replicas = replicas_by_shard(used)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        loops = [Loop("watcher", one.watch) for one in {id(one): one for one in replicas.values()}.values()]
-        watching = [asyncio.create_task(loop.run()) for loop in loops]
+        watching = [asyncio.create_task(Loop("watcher", one.watch).run()) for one in used.replicas]
         try:
             yield
         finally:
-            for task in watching:
-                task.cancel()
+            for one in watching:
+                one.cancel()
             await asyncio.wait(watching)
         if shards is None:
             await used.aclose()
@@ -92,7 +89,6 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
     app.state.shards = used
-    app.state.replicas = replicas
     app.state.gate = Gate(settings, used.first)
     return app
 

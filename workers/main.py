@@ -15,7 +15,6 @@ from app.errors import ConfigError, WrongDeployment
 from app.logs import set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
-from app.store.replicas import replicas_by_shard
 from workers.places import Places
 from workers.transport import Transport, tls_context
 from workers.worker import Worker
@@ -50,8 +49,9 @@ async def serve(settings: Settings) -> None:
     )
     places = Places(settings.max_jobs)
     served = parse_numbers(settings.worker_shards, settings.shards)
-    replicas = replicas_by_shard(shards)
-    workers = [Worker(shards[at], transport, places, replicas[shards[at]]) for at in served]
+    workers = [
+        Worker(shards[number], transport, places, shards.replicas_of(shards[number])) for number in served
+    ]
     stopped = asyncio.Event()
 
     def stop() -> None:

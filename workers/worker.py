@@ -79,7 +79,7 @@ async def send(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
 
 class Worker(arq.Worker):
     """A worker process's work on one shard. ``transport`` sends; ``places`` are those of the process, which
-    may serve other shards, too.
+    may serve other shards, too, and ``replicas`` those of Redis.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class Worker(arq.Worker):
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
-        self._places = places or Places(settings.max_jobs)
         self._replicas = replicas or Replicas(shard)
+        self._places = places or Places(settings.max_jobs)
         self._egress = make_egress(settings.egress_allow, settings.egress_deny, settings.egress_ports)
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered

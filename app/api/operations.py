@@ -57,7 +57,6 @@ from app.errors import (
     StoreUnavailable,
 )
 from app.store import Shards
-from app.store.replicas import Replicas
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[msgspec.Struct]])
 
@@ -126,8 +125,10 @@ class Operation:
         shards: Shards = request.app.state.shards
         if self.uses_store:
             await shards.verify()
+        workspace = request.path_params.get("workspace_id")
+        shard = shards.first if workspace is None else shards.of(workspace)
         if "shard" in self.takes:
-            given["shard"] = shards.of(request.path_params["workspace_id"])
+            given["shard"] = shard
         if "shards" in self.takes:
             given["shards"] = shards
         if "call" in self.takes:
@@ -135,7 +136,7 @@ class Operation:
         if self.body is not None:
             given["body"] = await self._read_body(request)
         wanted = shards.settings.wait_replicas if self.changes else 0
-        replicas: Replicas = request.app.state.replicas[given.get("shard", shards.first)]
+        replicas = shards.replicas_of(shard)
         since = await replicas.history() if wanted else ""
         answer = await self.handler(**given)
         if self.method != "GET":
