@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +19,7 @@ from lab.processes import LabError, Process
 KEPT = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec")
 KEPT_ALWAYS = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 WORKERS = 3
-_LEAD_SECONDS = 2  # from storing to the first slot
+_FAR_SECONDS = 3600
 _SETTLE_SECONDS = 45.0  # in which what was due has to have ended, after the last slot
 _TRACE = re.compile(r"^Traceback .*\n(?:[ +|].*\n)*(?:\S.*\n)?", re.MULTILINE)
 
@@ -86,13 +86,23 @@ class Rig:
         """Start one more worker, without waiting."""
         return self.lab.start_worker(self.redis_url, {**self._settings, **(own or {})})
 
-    def store_steady(self, seconds: int, do: str = "", **fields: object) -> list[Planned]:
-        """Store 100 slots a second, which begin soon."""
-        load = steady(self.target.url, int(time.time()) + 1 + _LEAD_SECONDS, seconds, do, **fields)
+    def store_in_time(self, make: Callable[[int], list[Planned]]) -> list[Planned]:
+        """Store what ``make`` gives for a first slot (s since the epoch), and that before it.
+
+        How long storing takes here is found by storing it once for a time that is far away.
+        """
+        began = time.monotonic()
+        self.client.store(make(int(time.time()) + _FAR_SECONDS))
+        took = time.monotonic() - began
+        load = make(int(time.time() + 2 * took) + 2)
         self.client.store(load)
-        if time.time() > load[0].first:
+        if time.time() > min(one.first for one in load):
             raise LabError("storing took longer than the time until the first slot")
         return load
+
+    def store_steady(self, seconds: int, do: str = "", **fields: object) -> list[Planned]:
+        """Store 100 slots a second, which begin soon."""
+        return self.store_in_time(lambda first: steady(self.target.url, first, seconds, do, **fields))
 
     def settle(self, load: Sequence[Planned], within: float = _SETTLE_SECONDS) -> Account:
         """Wait until all that is due has ended (or for so long), and draw up the account."""

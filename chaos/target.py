@@ -6,7 +6,7 @@ The path says what is asked for: ``/WORKSPACE/TRIGGER?do=slow&seconds=0.2``. Wha
 * ``hang``: never answers
 * ``drip``: a byte of its body a second
 * ``endless``: a body that does not end
-* ``bomb``: a small gzip body that would become 256 MB
+* ``bomb``: a small gzip body that would become 32 MB
 * ``garbage``: bytes that are no HTTP
 * ``headers``: a header without end
 * ``close``: half of its body, and the end of the connection
@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TextIO, cast
 from urllib.parse import parse_qs
@@ -101,9 +102,13 @@ def start(process: Callable[[str, list[str]], Process], folder: Path) -> Target:
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 _CHUNK = b"x" * 65536
-_BOMB = gzip.compress(bytes(256 << 20), 9)
 _CLIENT_HELLO = b"\x16\x03"  # how TLS begins
 _FLUSH_SECONDS = 0.05
+
+
+@cache
+def _bomb() -> bytes:
+    return gzip.compress(bytes(32 << 20), 9)
 
 
 class Record:
@@ -216,7 +221,7 @@ class Connection(asyncio.Protocol):
                 await asyncio.sleep(0)
         elif what == "bomb":
             write(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n")
-            self._answer(b"content-length: %d\r\n\r\n%s" % (len(_BOMB), _BOMB))
+            self._answer(b"content-length: %d\r\n\r\n%s" % (len(_bomb()), _bomb()))
         elif what == "garbage":
             write(b"\x16\x03\x01 this is no HTTP\r\n\r\n\x00\xff")
         elif what == "close":

@@ -16,7 +16,7 @@ import redis as redis_client
 
 from lab.processes import LabError, Process, free_port, redis_binary
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _NOTHING_KEPT = ("--save", "", "--appendonly", "no")
 
 

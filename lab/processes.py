@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 
 
 class LabError(Exception):

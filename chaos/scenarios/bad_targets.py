@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from chaos.load import Planned, sleep_until
+from chaos.load import Planned, sleep_until, steady
 from chaos.outcome import Outcome, Scenario, percentile, seconds
 from chaos.rig import Rig
 from chaos.target import Target
@@ -54,21 +54,18 @@ def misbehaving(short: bool) -> Outcome:
         "CRONSPACE_KEEP_SUCCEEDED": _MANY,
     }
     with Rig(settings=settings) as rig:
-        load = rig.store_steady(span)
-        first, last = load[0].first, load[0].last
         ways = all_of(rig.target)
-        fields = {"timeout_seconds": _TIMEOUT_SECONDS, "max_retries": 0}
-        bad = [
-            Planned(way.name, f"t{number}", "* * * * * *", first, last, way.url, way.do, fields)
-            for way in ways
-            for number in range(10)
-        ]
-        rig.client.store(bad)
+        load = rig.store_in_time(
+            lambda first: [*steady(rig.target.url, first, span), *misbehave(ways, first, span)]
+        )
+        first, last = load[0].first, load[0].last
+        good = [one for one in load if one.url == rig.target.url and not one.do]
+        bad = [one for one in load if one not in good]
         sleep_until(first + span / 4)
         before = usual_memory(rig, span / 4)
         sleep_until(last - span / 4)
         after = usual_memory(rig, span / 4)
-        account = rig.settle(load)
+        account = rig.settle(good)
         faults = account.faults() + rig.dead()
         figures = {"requests to bad targets": str(len(bad) * span)}
         for way in ways:
@@ -84,6 +81,16 @@ def misbehaving(short: bool) -> Outcome:
     figures["its growth until the last quarter, largest"] = f"{growth:.1f} MB"
     figures["lateness at the good target, p99"] = seconds(percentile(account.late, 99))
     return Outcome(account, figures, faults)
+
+
+def misbehave(ways: list[Bad], first: int, span: int) -> list[Planned]:
+    """Ten slots a second for each way."""
+    fields = {"timeout_seconds": _TIMEOUT_SECONDS, "max_retries": 0}
+    return [
+        Planned(way.name, f"t{number}", "* * * * * *", first, first + span - 1, way.url, way.do, fields)
+        for way in ways
+        for number in range(10)
+    ]
 
 
 def _wait_for_end(rig: Rig, workspace: str, due: int) -> None:

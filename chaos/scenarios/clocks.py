@@ -48,7 +48,7 @@ def worker_clocks(short: bool) -> Outcome:
         faults = account.faults() + rig.dead()
     a_second = Counter(int(request.at) for request in requests)
     gaps = sum(second not in a_second for second in range(load[0].first, load[0].last + 1))
-    if gaps or max(account.late) > 1:
+    if gaps or max(account.late) > (5 if short else 1):  # tests share their machine
         faults.append(f"{gaps} seconds without a request, longest lateness {max(account.late):.1f} s")
     if len(names) < len(each):
         faults.append(f"only {len(names)} workers sent anything: the scenario shows nothing")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from chaos.callers import Replacer
-from chaos.load import Planned, sleep_until
+from chaos.load import Planned, sleep_until, steady
 from chaos.outcome import Outcome, Scenario, seconds
 from chaos.rig import KEPT_ALWAYS, Rig
 from chaos.target import Request
@@ -70,36 +70,17 @@ def _outage(short: bool, stop: Callable[[Rig], Callable[[], None]]) -> Outcome:
         Rig(redis=KEPT_ALWAYS, settings={"CRONSPACE_LEASE_SECONDS": str(lease)}) as rig,
         Replacer(rig.api.url) as replacer,
     ):
-        steady = rig.store_steady(int(outage) + (4 if short else 20))
-        begins, ends = steady[0].first, steady[0].last
-        url = rig.target.url
-        answered_late = f"do=slow&seconds={outage + 3}"
-        others = [
-            Planned(
-                "sending",
-                f"t{number}",
-                1,
-                begins + 1,
-                begins + 1,
-                url,
-                answered_late,
-                {"timeout_seconds": 60},
-            )
-            for number in range(10)
-        ]
-        for workspace, catch_up in (("misses", False), ("catches-up", "all")):
-            fields = {"start_deadline_seconds": deadline, "catch_up_missed": catch_up}
-            others += [
-                Planned(workspace, f"t{number}", "* * * * * *", begins, ends, url, fields=fields)
-                for number in range(3)
-            ]
-        rig.client.store(others)
-        sleep_until(begins + 2.3)
+        url, span = rig.target.url, int(outage) + (4 if short else 20)
+
+        def load_from(first: int) -> list[Planned]:
+            return [*steady(url, first, span), *beside(url, first, span, outage, deadline)]
+
+        load = rig.store_in_time(load_from)
+        sleep_until(load[0].first + 2.3)
         start = stop(rig)
         time.sleep(outage)
         start()
         back = time.time()
-        load = [*steady, *others]
         account = rig.settle(load)
         requests = rig.target.requests()
         missed = [slot for slot in account.lost if slot[0] == "misses"]
@@ -129,6 +110,22 @@ def _outage(short: bool, stop: Callable[[Rig], Callable[[], None]]) -> Outcome:
         ),
     }
     return Outcome(account, figures, faults)
+
+
+def beside(url: str, first: int, span: int, outage: float, deadline: float) -> list[Planned]:
+    """Requests that are under way throughout, and two ways to treat late slots."""
+    answered_late = f"do=slow&seconds={outage + 3}"
+    found = [
+        Planned("sending", f"t{number}", 1, first + 1, first + 1, url, answered_late, {"timeout_seconds": 60})
+        for number in range(10)
+    ]
+    for workspace, catch_up in (("misses", False), ("catches-up", "all")):
+        fields = {"start_deadline_seconds": deadline, "catch_up_missed": catch_up}
+        found += [
+            Planned(workspace, f"t{number}", "* * * * * *", first, first + span - 1, url, fields=fields)
+            for number in range(3)
+        ]
+    return found
 
 
 def resumed(requests: list[Request], at: float) -> float:
