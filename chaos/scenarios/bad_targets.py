@@ -14,10 +14,22 @@ from chaos.outcome import Outcome, Scenario, percentile, seconds
 from chaos.rig import Rig
 from chaos.target import Target
 
-_TIMEOUT_SECONDS = 2
-_LATER_SECONDS = 0.5  # what an attempt may take beyond its time-out, on a busy machine
+_LATER_SECONDS = 0.5  # what an attempt may take beyond its time-out
 _GROWTH_MB = 5.0
 _MANY = str(100_000)
+
+
+class Size(NamedTuple):
+    """How much of each way."""
+
+    seconds: int
+    each: int  # slots a second
+    timeout: float  # s
+
+    @property
+    def due(self) -> int:
+        """The slots of a way."""
+        return self.seconds * self.each
 
 
 class Bad(NamedTuple):
@@ -47,7 +59,8 @@ def all_of(target: Target) -> list[Bad]:
 
 def misbehaving(short: bool) -> Outcome:
     """Ten slots a second for each way, beside 100 a second for a good target."""
-    span = 4 if short else 60
+    # The short form shares its machine with other tests: less at once, and more time.
+    size = Size(4, 2, 5.0) if short else Size(60, 10, 2.0)
     settings = {
         "CRONSPACE_MAX_CONCURRENCY": "0",
         "CRONSPACE_KEEP_FAILED": _MANY,
@@ -56,21 +69,21 @@ def misbehaving(short: bool) -> Outcome:
     with Rig(settings=settings) as rig:
         ways = all_of(rig.target)
         load = rig.store_in_time(
-            lambda first: [*steady(rig.target.url, first, span), *misbehave(ways, first, span)]
+            lambda first: [*steady(rig.target.url, first, size.seconds), *misbehave(ways, first, size)]
         )
         first, last = load[0].first, load[0].last
         good = [one for one in load if one.url == rig.target.url and not one.do]
         bad = [one for one in load if one not in good]
-        sleep_until(first + span / 4)
-        before = usual_memory(rig, span / 4)
-        sleep_until(last - span / 4)
-        after = usual_memory(rig, span / 4)
+        sleep_until(first + size.seconds / 4)
+        before = usual_memory(rig, size.seconds / 4)
+        sleep_until(last - size.seconds / 4)
+        after = usual_memory(rig, size.seconds / 4)
         account = rig.settle(good)
         faults = account.faults() + rig.dead()
-        figures = {"requests to bad targets": str(len(bad) * span)}
+        figures = {"requests to bad targets": str(size.due * len(ways))}
         for way in ways:
-            _wait_for_end(rig, way.name, 10 * span)
-            text, found = _recorded(rig, way, 10 * span)
+            _wait_for_end(rig, way.name, size.due)
+            text, found = _recorded(rig, way, size)
             figures[f"`{way.name}`"] = text
             faults += found
     growth = max(now - then for now, then in zip(after, before, strict=True))
@@ -83,13 +96,14 @@ def misbehaving(short: bool) -> Outcome:
     return Outcome(account, figures, faults)
 
 
-def misbehave(ways: list[Bad], first: int, span: int) -> list[Planned]:
-    """Ten slots a second for each way."""
-    fields = {"timeout_seconds": _TIMEOUT_SECONDS, "max_retries": 0}
+def misbehave(ways: list[Bad], first: int, size: Size) -> list[Planned]:
+    """The triggers of all ways."""
+    last = first + size.seconds - 1
+    fields = {"timeout_seconds": size.timeout, "max_retries": 0}
     return [
-        Planned(way.name, f"t{number}", "* * * * * *", first, first + span - 1, way.url, way.do, fields)
+        Planned(way.name, f"t{number}", "* * * * * *", first, last, way.url, way.do, fields)
         for way in ways
-        for number in range(10)
+        for number in range(size.each)
     ]
 
 
@@ -99,7 +113,7 @@ def _wait_for_end(rig: Rig, workspace: str, due: int) -> None:
         time.sleep(0.1)
 
 
-def _recorded(rig: Rig, way: Bad, due: int) -> tuple[str, list[str]]:
+def _recorded(rig: Rig, way: Bad, size: Size) -> tuple[str, list[str]]:
     """How the executions of a way ended, to be read; and what should not be."""
     executions = rig.client.executions(way.name)
     kinds = Counter(
@@ -108,11 +122,11 @@ def _recorded(rig: Rig, way: Bad, due: int) -> tuple[str, list[str]]:
     )
     longest = max((execution["duration_ms"] / 1000 for execution in executions), default=float("nan"))
     faults = []
-    if kinds != {way.recorded: due}:
-        faults.append(f"{way.name}: recorded as {dict(kinds)}, not as {due} times {way.recorded}")
-    if longest > _TIMEOUT_SECONDS + _LATER_SECONDS:
-        faults.append(f"{way.name}: an attempt took {longest:.2f} s, with a time-out of {_TIMEOUT_SECONDS} s")
-    return f"{due} recorded as {way.recorded}, longest {longest:.2f} s", faults
+    if kinds != {way.recorded: size.due}:
+        faults.append(f"{way.name}: recorded as {dict(kinds)}, not as {size.due} times {way.recorded}")
+    if longest > size.timeout + _LATER_SECONDS:
+        faults.append(f"{way.name}: an attempt took {longest:.2f} s, with a time-out of {size.timeout:g} s")
+    return f"{size.due:,} recorded as {way.recorded}, longest {longest:.2f} s", faults
 
 
 def usual_memory(rig: Rig, lasting: float) -> list[float]:
