@@ -19,14 +19,18 @@ from app.api import (
     bulk,
     cron,
     echo,
+    egress,
     executions,
     health,
     history,
     ledger,
     metrics,
+    named_secrets,
     orders,
     revisions,
+    signing_secrets,
     stats,
+    system,
     trigger_sets,
     triggers,
     workspaces,
@@ -34,6 +38,7 @@ from app.api import (
 from app.api.auth import Gate
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS
+from app.api.protocol import bounded
 from app.api.reference import reference_routes
 from app.auth.rules import check
 from app.config import Settings, load_settings
@@ -41,6 +46,8 @@ from app.errors import ConfigError
 from app.logs import set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
+from app.store.memory import Memory
+from app.store.rotation import warn_of_keys
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +66,12 @@ NOUNS = (
     stats.noun,
     all_executions.noun,
     cron.noun,
+    signing_secrets.noun,
+    named_secrets.noun,
+    egress.noun,
     api_keys.noun,
     audit.noun,
+    system.noun,
     health.noun,
 )
 
@@ -74,13 +85,21 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watching = [asyncio.create_task(Loop("watcher", one.watch).run()) for one in used.replicas]
+        memories = [Memory(shard) for shard in used]
+        for memory in memories:
+            memory.recall()
+        loops = [Loop("watcher", one.watch) for one in used.replicas]
+        loops += [Loop("witness", memory.once) for memory in memories]
+        watching = [asyncio.create_task(loop.run()) for loop in loops]
+        watching.append(asyncio.create_task(warn_of_keys(used)))
         try:
             yield
         finally:
             for one in watching:
                 one.cancel()
             await asyncio.wait(watching)
+            for memory in memories:
+                memory.save()
         if shards is None:
             await used.aclose()
 
@@ -129,14 +148,19 @@ def run(argv: Sequence[str]) -> None:
         log.warning("%s", warning)
     asyncio.run(_hold_against_stored(settings))
     listener = listen(settings)
+    server_of(settings, create_app(settings)).run(sockets=[listener])
+
+
+def server_of(settings: Settings, app: Starlette) -> uvicorn.Server:
+    """The server of an application."""
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         loop="uvloop",
-        http="httptools",
+        http=bounded(settings),  # type: ignore[arg-type] # wants a class, and calls it
         log_config=None,
         access_log=settings.log_level == "DEBUG",
         timeout_graceful_shutdown=int(settings.grace_seconds),
         server_header=False,
         proxy_headers=False,  # whom to believe is ours to say: CRONSPACE_TRUSTED_PROXIES
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)

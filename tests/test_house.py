@@ -22,7 +22,7 @@ NAMED = [
     {"app.clock", "app.errors"},
     {"app.store"},
     {"app.api", "app.dev", "workers"},
-    {"app.main", "app.probe", "app.reshard", "app.__main__"},
+    {"app.main", "app.probe", "app.reshard", "app.rotate_keys", "app.__main__"},
 ]
 PURE = {f"app.{path.stem}" for path in (ROOT / "app").iterdir()} - {"app.__init__"} - set().union(*NAMED)
 LAYERS = [NAMED[0], PURE, *NAMED[1:]]

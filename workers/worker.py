@@ -4,7 +4,7 @@
     claimer ─► executions become requests      finisher ──► outcomes are recorded
     renewer ─► leases stay alive               janitor ───► what is over is cleared away
     listener ► wakes ticker and claimer        health ────► arq's health check
-    watcher ─► looks at how Redis is run
+    watcher ─► looks at how Redis is run       witness ──► a loss of data is noticed, also by the next process
 
 arq's own loop claims one job at a time and ends at the first Redis error; its queue, its job and result
 format, its job ids and its health check are what we keep of it.
@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import arq
@@ -27,15 +26,17 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from app.config import Settings
-from app.egress import make_egress
 from app.loops import Loop
 from app.models import State
 from app.store import Shard, queue, ticking, upkeep
+from app.store.memory import Memory
 from app.store.queue import Claimed, Ended
 from app.store.replicas import Replicas
 from app.store.shard import pack, unpack
 from workers import delivery
 from workers.failures import NotSent
+from workers.hosts import HostPlaces
+from workers.outgoing import OutgoingCache, Ready
 from workers.places import Places
 from workers.transport import Transport
 
@@ -57,11 +58,14 @@ Confirmation = asyncio.Task[str]
 class Held:
     """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
 
-    __slots__ = ("aborted", "begun", "confirmation", "execution", "until")
+    __slots__ = ("aborted", "begun", "confirmation", "execution", "outgoing", "until")
 
-    def __init__(self, execution: Claimed, until: float, confirmation: Confirmation | None) -> None:
+    def __init__(
+        self, execution: Claimed, until: float, outgoing: Ready, confirmation: Confirmation | None
+    ) -> None:
         self.execution = execution  # as it was claimed last
         self.until = until
+        self.outgoing = outgoing
         self.confirmation = confirmation  # to be waited for before anything is sent
         self.begun = False  # the request was: something of it may have arrived
         self.aborted = False  # cancelled in Redis: its outcome is nobody's business any more
@@ -105,13 +109,13 @@ class Worker(arq.Worker):
             job_serializer=pack,
             job_deserializer=unpack,
         )
-        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        self.name = shard.name
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
         self._replicas = replicas or Replicas(shard)
         self._places = places or Places(settings.max_jobs)
-        self._egress = make_egress(settings.egress_allow, settings.egress_deny, settings.egress_ports)
+        self._outgoing = OutgoingCache(shard)
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
         self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
@@ -126,13 +130,19 @@ class Worker(arq.Worker):
         self.listener = Loop("listener", self.listen)
         self.health = Loop("health", self.report_health)
         self.watcher = Loop("watcher", self._replicas.watch)
+        self._hosts = HostPlaces(shard, self._identity) if settings.max_concurrency_per_host else None
+        self._memory = Memory(shard)
+        self.witness = Loop("witness", self._memory.once)
         self._stop = asyncio.Event()
 
     async def main(self) -> None:
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
         log.info("worker %s: %d places, queue %s", self.name, self.max_jobs, self.queue_name)
         taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener, self.watcher)
-        keeping = (self.finisher, self.renewer, self.health)
+        keeping = [self.finisher, self.renewer, self.health, self.witness]
+        if self._hosts is not None:
+            keeping.append(self._hosts.keeper)
+        self._memory.recall()
         tasks = {loop: asyncio.create_task(loop.run()) for loop in (*taking, *keeping)}
         stopped = asyncio.create_task(self._stop.wait())
         try:
@@ -165,9 +175,14 @@ class Worker(arq.Worker):
             await asyncio.wait(list(self.tasks.values()))
         self.finisher.stop()
         await asyncio.wait([tasks[self.finisher]], timeout=_LAST_CALL_SECONDS)
+        self._memory.save()
         tasks[self.finisher].cancel()  # one at a time takes from what ended
         await asyncio.wait([tasks[self.finisher]])
         await self._flush()
+        if self._hosts is not None:  # or its places would be free after a lease only
+            with suppress(RedisError, OSError):
+                async with asyncio.timeout(_LAST_CALL_SECONDS):
+                    await self._hosts.keep()
 
     def stop(self) -> None:
         """Begin to stop."""
@@ -180,16 +195,16 @@ class Worker(arq.Worker):
     # One round of each loop. They return the seconds until the next.
 
     async def tick(self) -> float:
-        """Fire what is due; sleep until the next slot."""
+        """Fire what is due, and let in what a rate held back; sleep until there is more to do."""
         fired = await ticking.fire_due(self._shard)
         self._set_clock(fired.now)
         if fired.made:
             self.claimer.wake()
         if fired.dry:
             self.refiller.wake()
-        if fired.next_slot is None:
+        if fired.next_look is None:
             return self.settings.poll_seconds
-        return min(max(fired.next_slot - fired.now, 0) / 1000, self.settings.poll_seconds)
+        return min(max(fired.next_look - fired.now, 0) / 1000, self.settings.poll_seconds)
 
     async def refill(self) -> float:
         """Compute slots for triggers that run low."""
@@ -211,11 +226,17 @@ class Worker(arq.Worker):
         since = await self._replicas.history()
         with places.reserve(asked):  # from the other shards' claims
             claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
+            # If one of these fails, the claim is made again.
+            outgoing = await self._outgoing.load(claim.executions)
+            executions = await self._enter_hosts(claim.executions)
         self._claims += 1
         self._set_clock(claim.now)
         until = begun + self.settings.lease_seconds
-        for execution, confirmation in self._with_confirmations(claim.executions, since):
-            self._start(execution, until, confirmation)
+        for execution, confirmation in self._with_confirmations(executions, since):
+            with_it = outgoing.get(execution.workspace, self._outgoing.usual)
+            self._start(execution, until, with_it, confirmation)
+        if len(executions) < len(claim.executions):
+            return 0  # others may take the places of those that wait for their hosts
         if claim.next_ready is None:
             return self.settings.poll_seconds
         if claim.next_ready <= claim.now and places.free <= 0:
@@ -245,7 +266,7 @@ class Worker(arq.Worker):
             del self._held[ended.id]
             if came_back:
                 # Recorded, and already ours again: the next attempt.
-                self._start(held.execution, held.until, held.confirmation)
+                self._start(held.execution, held.until, held.outgoing, held.confirmation)
             self._count(ended, state)
         self.claimer.wake()
         return 0 if self._ended else self.settings.poll_seconds
@@ -266,7 +287,9 @@ class Worker(arq.Worker):
         return self.settings.lease_seconds / 3
 
     async def clean(self) -> float:
-        """Clear away what removed triggers left, and what is too old."""
+        """Clear away what removed triggers left, and what is too old, unless the time is in question."""
+        if self._shard.witness.why == "clock_jump":
+            return _JANITOR_SECONDS
         cleared = await upkeep.clear_removed(self._shard)
         trimmed = await upkeep.trim_finished(self._shard)
         erased = await upkeep.finish_erasing(self._shard)
@@ -294,6 +317,8 @@ class Worker(arq.Worker):
                     self.ticker.wake()
                     self.refiller.wake()
                     self.janitor.wake()
+                elif what == "paced":
+                    self.ticker.wake()
                 elif what == "cancel":
                     self._abort(execution)
                 else:
@@ -303,6 +328,19 @@ class Worker(arq.Worker):
         """arq's health check: a line about this worker, under a key that expires."""
         await self.record_health()
         return _HEALTH_SECONDS
+
+    async def _enter_hosts(self, claimed: list[Claimed]) -> list[Claimed]:
+        """Those of what was claimed that may be sent: what is being sent or reported already, and what has a
+        place at its host."""
+        if self._hosts is None:
+            return claimed
+        renewed = [one for one in claimed if self._is_renewal(one)]
+        return [*renewed, *await self._hosts.enter([one for one in claimed if one not in renewed])]
+
+    def _is_renewal(self, execution: Claimed) -> bool:
+        """Whether this is the attempt that we have: its lease had lapsed, and came back to us."""
+        held = self._held.get(execution.id)
+        return held is not None and len(held.execution.attempts) == len(execution.attempts)
 
     # One execution.
 
@@ -322,14 +360,17 @@ class Worker(arq.Worker):
                 confirmation = asyncio.create_task(self._replicas.confirm(since, wanted))
             yield execution, confirmation
 
-    def _start(self, execution: Claimed, until: float, confirmation: Confirmation | None = None) -> None:
+    def _start(
+        self, execution: Claimed, until: float, outgoing: Ready, confirmation: Confirmation | None = None
+    ) -> None:
         running = self._held.get(execution.id)
         if running is not None:
             # Its lease had lapsed and it came back to us, who still send it: that is a renewal. Or it is the
             # next attempt, claimed before we heard that this one is recorded: then `finish` starts it.
-            running.execution, running.until, running.confirmation = execution, until, confirmation
+            running.execution, running.until = execution, until
+            running.outgoing, running.confirmation = outgoing, confirmation
             return
-        held = self._held[execution.id] = Held(execution, until, confirmation)
+        held = self._held[execution.id] = Held(execution, until, outgoing, confirmation)
         self._places.take()
         task = self.tasks[execution.id] = asyncio.create_task(self._run(execution, held))
         task.add_done_callback(lambda done: self._settle(execution.id, held, done))
@@ -343,7 +384,7 @@ class Worker(arq.Worker):
         started = self._now()
         try:
             return await delivery.attempt(
-                self._transport, execution, started, self.name, held.may_send, self._egress
+                self._transport, execution, started, self.name, held.outgoing, held.may_send
             )
         except NotSent:
             # Perhaps another worker's by now: not sent, and not to be reported either.
@@ -357,6 +398,8 @@ class Worker(arq.Worker):
     def _settle(self, id_: str, held: Held, task: asyncio.Task[Ended | None]) -> None:
         """Let an execution go whose task is over; it may have been cut off before its first step."""
         del self.tasks[id_]
+        if self._hosts is not None:
+            self._hosts.leave(id_)
         self._places.give_back()
         if task.cancelled() and not held.aborted:
             ended: Ended | None = Ended(id_, held.execution.token, "release")
@@ -402,7 +445,8 @@ class Worker(arq.Worker):
                 log.warning("%s %s: %s", ended.id, state, ended.attempt.message)
 
     def _set_clock(self, redis_ms: int) -> None:
-        self._clock_offset = redis_ms - time.monotonic() * 1000
+        if self._shard.witness.why != "clock_jump":
+            self._clock_offset = redis_ms - time.monotonic() * 1000
 
     def _now(self) -> int:
         """Redis's clock, in ms, carried on by the monotonic one: this host's may be wrong."""

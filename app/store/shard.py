@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 import uuid
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -17,9 +19,11 @@ from redis.asyncio.client import Pipeline
 from redis.commands.core import AsyncScript
 from redis.exceptions import ResponseError
 
+from app import clock
 from app.config import Settings
 from app.keys import Keys
 from app.sealing import Sealer, parse_keys
+from app.witness import Witness
 
 _INCLUDE = re.compile(r"^--#include (\w+)\n", re.MULTILINE)
 
@@ -43,17 +47,35 @@ def script_source(name: str) -> str:
 
 
 class Shard:
-    """One shard. ``now`` is for tests: it gives the time in ms that scripts take for Redis's own."""
+    """One shard. ``now`` is for tests: it gives the time in ms that scripts take for Redis's own; ``steady``
+    gives the seconds of this process's own clock that it is held against (with ``now``: none unless given).
+    """
 
     def __init__(
-        self, redis: Redis, settings: Settings, number: int = 0, now: Callable[[], int] | None = None
+        self,
+        redis: Redis,
+        settings: Settings,
+        number: int = 0,
+        now: Callable[[], int] | None = None,
+        steady: Callable[[], float] | None = None,
     ) -> None:
         self.redis = redis
         self.settings = settings
         self.keys = Keys(number)
         self.sealer = Sealer(parse_keys(settings.encryption_keys))
+        # What is claimed is opened once, not at each execution; see `store/queue.py`.
+        self.open_again = lru_cache(maxsize=4096)(self.sealer.open)
         self._now = now
         self._taker, self._takes = uuid.uuid4().hex[:12], 0
+        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        self.witness = Witness(
+            self.name,
+            self._taker,
+            tolerance=int(settings.data_loss_tolerance_seconds * 1000),
+            max_jump=int(settings.max_clock_jump_seconds * 1000),
+            holds=settings.on_data_loss == "hold",
+            steady=steady or (clock.steady if now is None else None),
+        )
         self._scripts: dict[str, AsyncScript] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.policy = pack(
@@ -66,6 +88,7 @@ class Shard:
                 settings.keep_slots,
                 settings.max_backlog,
                 settings.keep_runs,
+                settings.max_rate,
             ]
         )
 
@@ -100,7 +123,7 @@ class Shard:
         return parsed
 
     def turn(self, workspace: str) -> asyncio.Lock:
-        """Changes of a workspace's set take turns in this process; compare-and-set is for the others."""
+        """Changes of a workspace, or a part, take turns in this process; others compare and set."""
         return self._turns.setdefault(workspace, asyncio.Lock())
 
     async def take_chores(self, chores: str, at_most: int, lease_ms: int) -> tuple[list[bytes], bytes]:

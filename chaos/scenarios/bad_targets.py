@@ -73,7 +73,6 @@ def misbehaving(short: bool) -> Outcome:
         )
         first, last = load[0].first, load[0].last
         good = [one for one in load if one.url == rig.target.url and not one.do]
-        bad = [one for one in load if one not in good]
         sleep_until(first + size.seconds / 4)
         before = usual_memory(rig, size.seconds / 4)
         sleep_until(last - size.seconds / 4)

@@ -7,10 +7,13 @@ local tag = string.match(prefix, '{.-}') .. ':'
 local due_key = prefix .. 'due'
 local queue_key = prefix .. 'queue'
 local late_key = prefix .. 'late'
+local paced_key = prefix .. 'paced'
+local hosts_key = prefix .. 'hosts'
 local refills_key = prefix .. 'refills'
 local clears_key = prefix .. 'clears'
 local trims_key = prefix .. 'trims'
 local erases_key = prefix .. 'erases'
+local outgoing_key = prefix .. 'outgoing'
 local wake_channel = prefix .. 'wake'
 
 local function of(workspace, name)
