@@ -9,11 +9,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from app.errors import InvalidSchedule
-from app.models import unpack_definition
+from app.errors import InvalidSchedule, SealError
 from app.schedule import schedule_of
 from app.schedule.late import judge_overdue, slots_to_hold
-from app.store import witness
+from app.store import definitions, witness
 from app.store.shard import Shard, pack, unpack
 from app.witness import Loss
 
@@ -34,7 +33,7 @@ class Fired(Struct, frozen=True):
     made: int  # executions put into the queue or a backlog
     handled: int  # slots: these, and the missed and skipped ones
     now: int
-    next_slot: int | None  # the earliest in the due index
+    next_look: int | None  # when there is more to do: the earliest slot, or a rate lets the next execution in
     dry: list[str]  # triggers (workspace:trigger) that hold no further slot until they are refilled
 
 
@@ -42,7 +41,7 @@ async def fire_due(shard: Shard, only: str = "") -> Fired:
     """Turn up to ``fire_batch`` due slots into executions, of one workspace or of all; none while firing is
     held (see :mod:`app.witness`)."""
     settings = shard.settings
-    made, handled, now, next_slot, dry, verdict = await shard.run(
+    made, handled, now, next_look, dry, verdict = await shard.run(
         "fire_due",
         shard.policy,
         int(settings.lease_seconds * 1000),
@@ -53,7 +52,7 @@ async def fire_due(shard: Shard, only: str = "") -> Fired:
         witness.testimony(shard),
     )
     witness.hear(shard, verdict, now)
-    return Fired(made, handled, now, None if next_slot < 0 else next_slot, [one.decode() for one in dry])
+    return Fired(made, handled, now, None if next_look < 0 else next_look, [one.decode() for one in dry])
 
 
 async def refill(shard: Shard, at_most: int = 200) -> int:
@@ -134,7 +133,7 @@ def _compute(
     spans = all_spans[workspace]
     settings = shard.settings
     try:
-        definition = unpack_definition(packed)
+        definition = definitions.unsealed(shard, packed)
         schedule = schedule_of(definition, workspace, trigger, notes.get("anchor", 0))
         after, missed, caught = base, [], 0
         if due is None:
@@ -153,9 +152,9 @@ def _compute(
             after, missed, caught = overdue.after, overdue.missed, overdue.caught
         until = now + int(settings.look_ahead_seconds * 1000)
         slots = slots_to_hold(schedule, after, until, SLOTS_LEAST, SLOTS_MOST, spans)
-    except InvalidSchedule as problem:
+    except (InvalidSchedule, SealError) as problem:
         return [*refill, [], str(problem), [], 0]
     except Exception as problem:
-        log.exception("the slots of %s:%s can't be computed", workspace, trigger)
+        log.exception("its slots can't be computed", extra={"workspace": workspace, "trigger": trigger})
         return [*refill, [], f"{type(problem).__name__}: {problem}", [], 0]
     return [*refill, slots, "", missed, caught]
