@@ -192,6 +192,10 @@ class Machine:
                 await self.tick()
             case "claim":
                 await self.claim(f"w{given_}", 1 + given_ * 3)
+            case "rival":  # while whoever else holds something is silent, for less than a lease or more
+                await self.claim("w0", 8)
+                await self.do("live", given_)
+                await self.claim("w1", 20)
             case "end":
                 await self.end(given_)
             case "cancel":
@@ -395,6 +399,7 @@ steps = st.one_of(
     st.tuples(st.just("live"), st.integers(1, 6)),
     *[st.tuples(st.just("claim"), small)] * 3,
     *[st.tuples(st.just("end"), small)] * 3,
+    *[st.tuples(st.just("rival"), st.integers(1, 4))] * 3,
     st.tuples(st.just("renew"), small),
     st.tuples(st.just("crash"), small),
     st.tuples(st.just("back"), st.sampled_from([1, 20, 61, 700, 4000])),
