@@ -58,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_audit: Positive = 10_000
     encryption_keys: str = ""
 
+    worker_port: Port = 0
     max_jobs: Positive = 100
     max_concurrency: Count = 10
     max_rate: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
@@ -82,6 +83,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     max_triggers: Positive = 10_000
     max_workspaces: Count = 0
+    max_secrets: Count = 100
+    max_secret_bytes: Annotated[int, Meta(ge=16, le=1_048_576)] = 4096
     max_body_bytes: Positive = 8_388_608
     max_head_bytes: Annotated[int, Meta(ge=1024)] = 65_536
     receive_seconds: Seconds = 30.0
@@ -203,6 +206,10 @@ HELP: dict[str, tuple[str, str]] = {
         " first encrypts URLs, header values, payloads and secrets in Redis, all decrypt. Empty: they are"
         " stored as they are",
     ),
+    "worker_port": (
+        "CRONSPACE_WORKER_PORT",
+        "Port of a worker's /live, /ready and /metrics, at the address CRONSPACE_HOST; 0: none",
+    ),
     "max_jobs": ("CRONSPACE_MAX_JOBS", "Requests at once in one worker"),
     "max_concurrency": (
         "CRONSPACE_MAX_CONCURRENCY",
@@ -261,6 +268,8 @@ HELP: dict[str, tuple[str, str]] = {
     ),
     "max_triggers": ("CRONSPACE_MAX_TRIGGERS", "Triggers that a workspace's set may hold"),
     "max_workspaces": ("CRONSPACE_MAX_WORKSPACES", "Workspaces that there may be; 0: no bound"),
+    "max_secrets": ("CRONSPACE_MAX_SECRETS", "Named secrets that a workspace may have"),
+    "max_secret_bytes": ("CRONSPACE_MAX_SECRET_BYTES", "Largest value of a named secret"),
     "max_body_bytes": ("CRONSPACE_MAX_BODY_BYTES", "Largest request body that the API reads"),
     "max_head_bytes": ("CRONSPACE_MAX_HEAD_BYTES", "Largest URL and headers, together, that the API reads"),
     "receive_seconds": (

@@ -5,7 +5,6 @@ CronspaceError
 ├── ConfigError            a setting that can't be used: one line for the person who starts the process
 ├── DevError               `cronspace dev` can't start: one line, too
 ├── WrongDeployment        what is stored has another number of shards, or a later format
-├── SealError              a stored value that can't be decrypted
 └── ApiError               carries an HTTP status and a stable code
     ├── InvalidRequest     400, with one entry per fault
     ├── Unauthorized       401, who calls is not known
@@ -23,6 +22,8 @@ CronspaceError
     ├── ExecutionFinished  409, what has ended can't be cancelled
     ├── NotDeadLetter      409, only dead letters are retried and deleted
     ├── AlreadyRetried     409, the dead letter was retried before
+    ├── TooManySecrets     409, there are as many secrets as a workspace may have
+    ├── SecretInUse        409, triggers use the secret that is to be deleted
     ├── TooManyKeys        409, there are as many API keys as there may be
     ├── TooManyTriggers    409, the set holds as many triggers as it may
     ├── TooManyWorkspaces  409, there are as many workspaces as there may be
@@ -31,6 +32,7 @@ CronspaceError
     ├── TooManyRequests    429, a rate limit of the API
     ├── NotConfirmed       503, the change is stored, but not on as many replicas as it has to be
     ├── IssuerUnavailable  503, the keys that tokens are checked with can't be had
+    ├── SealError          503, a stored value can't be decrypted
     └── StoreUnavailable   503, Redis can't be reached or refuses to write
 """
 
@@ -61,10 +63,6 @@ class DevError(CronspaceError):
 
 class WrongDeployment(CronspaceError):
     """What is stored was not stored by processes like this one; the message says what to do."""
-
-
-class SealError(CronspaceError):
-    """A stored value that none of the encryption keys opens; the message does not repeat it."""
 
 
 class Fault(msgspec.Struct, frozen=True, order=True):
@@ -285,6 +283,22 @@ class TooManyWorkspaces(ApiError):
     title = "Too many workspaces"
 
 
+class TooManySecrets(ApiError):
+    """The workspace has as many secrets as it may have; delete one first."""
+
+    status = 409
+    code = "too_many_secrets"
+    title = "Too many secrets"
+
+
+class SecretInUse(ApiError):
+    """Triggers use the secret; with `force=true` it is deleted all the same."""
+
+    status = 409
+    code = "secret_in_use"
+    title = "Secret in use"
+
+
 class RevisionConflict(ApiError):
     """The set is at another revision than `If-Match` says; read it again."""
 
@@ -329,6 +343,19 @@ class IssuerUnavailable(ApiError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.headers = {"retry-after": "5"}
+
+
+class SealError(ApiError):
+    """A stored value can't be decrypted: `CRONSPACE_ENCRYPTION_KEYS` lacks its key."""
+
+    status = 503
+    code = "encryption_key_missing"
+    title = "A stored value can't be decrypted"
+    sends: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before trying again."}
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.headers = {"retry-after": "60"}  # a person has to mend it
 
 
 class NotConfirmed(ApiError):

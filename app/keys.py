@@ -59,6 +59,8 @@ class Keys:
         self.clears = f"{self.prefix}clears"  # workspace with executions of removed triggers
         self.trims = f"{self.prefix}trims"  # workspace with finished executions that get too old
         self.erases = f"{self.prefix}erases"  # workspace that is being erased
+        # ZSET: workspace → version of what its requests go out with beside its triggers, if anything
+        self.outgoing = f"{self.prefix}outgoing"
         # What belongs to no shard lies in the first one, whose tag it carries, so that every process finds it
         # however many shards there are.
         # HASH: API key's id → the key (msgpack, see ``app/auth/keys.py``)
@@ -108,6 +110,8 @@ class Keys:
         ``day:N``        HASH: trigger:what → count, for the UTC day N; :what of all triggers
         ``recent``       STRING: durations and latenesses that are not yet in the timings (packed)
         ``timings:N``    HASH: trigger (empty: all) → durations and latenesses of the UTC day N (packed)
+        ``outgoing``     STRING: what requests go out with beside the triggers (sealed msgpack, see
+                         ``app/outgoing.py``), at the version that the shard's ``outgoing`` has
         ``audit``        STREAM: changes, the last ones (see ``app/store/audit.py``)
         ``idempotency:K``  STRING: what a call with an idempotency key asked for, and its reply
         """

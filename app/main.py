@@ -19,13 +19,16 @@ from app.api import (
     bulk,
     cron,
     echo,
+    egress,
     executions,
     health,
     history,
     ledger,
     metrics,
+    named_secrets,
     orders,
     revisions,
+    signing_secrets,
     stats,
     trigger_sets,
     triggers,
@@ -42,7 +45,7 @@ from app.errors import ConfigError
 from app.logs import set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
-from app.store.replicas import replicas_by_shard
+from app.store.rotation import warn_of_keys
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,9 @@ NOUNS = (
     stats.noun,
     all_executions.noun,
     cron.noun,
+    signing_secrets.noun,
+    named_secrets.noun,
+    egress.noun,
     api_keys.noun,
     audit.noun,
     health.noun,
@@ -73,17 +79,16 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
     Where ``settings`` leave authentication undecided it is off: only :func:`run` insists on a choice.
     """
     used = shards or open_shards(settings)
-    replicas = replicas_by_shard(used)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        loops = [Loop("watcher", one.watch) for one in {id(one): one for one in replicas.values()}.values()]
-        watching = [asyncio.create_task(loop.run()) for loop in loops]
+        watching = [asyncio.create_task(Loop("watcher", one.watch).run()) for one in used.replicas]
+        watching.append(asyncio.create_task(warn_of_keys(used)))
         try:
             yield
         finally:
-            for task in watching:
-                task.cancel()
+            for one in watching:
+                one.cancel()
             await asyncio.wait(watching)
         if shards is None:
             await used.aclose()
@@ -93,7 +98,6 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
     app.state.shards = used
-    app.state.replicas = replicas
     app.state.gate = Gate(settings, used.first)
     return app
 

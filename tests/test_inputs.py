@@ -16,7 +16,7 @@ from app.clock import parse_interval, parse_moment, rfc3339
 from app.config import Settings
 from app.declared.bodies import parse_patch, parse_replace, parse_trigger
 from app.declared.inputs import Defaults, PatchInput, TriggerFields, TriggerInput, shown
-from app.declared.masking import MASK
+from app.declared.masking import MASK, View, unmask
 from app.declared.outcomes import TARGET_KINDS, canonical, kinds_of, statuses_of
 from app.errors import Fault, InvalidRequest
 from app.models import Definition
@@ -434,7 +434,7 @@ def definitions(draw: st.DrawFn) -> Definition:
 
 @given(definitions())
 def test_what_is_shown_is_accepted_back_unchanged(definition: Definition) -> None:
-    text = msgspec.json.encode(shown(definition, mask=False))
+    text = msgspec.json.encode(shown(definition, View.ALL))
     elsewhere = Defaults(timezone="Asia/Tokyo", timeout_seconds=1.0, max_retries=99)
     assert parse_trigger(text, SETTINGS).to_definition(elsewhere) == definition
     assert msgspec.json.decode(text, type=TriggerFields).url == definition.url
@@ -442,12 +442,15 @@ def test_what_is_shown_is_accepted_back_unchanged(definition: Definition) -> Non
     masked = msgspec.json.decode(msgspec.json.encode(shown(definition)))
     del masked["payload"]  # a patch takes nulls in it for what is to be removed
     assert parse_patch(msgspec.json.encode(masked), definition, SETTINGS, elsewhere) == definition
+    for view in View:  # whoever copies from an answer and puts it back changes nothing
+        given = parse_trigger(msgspec.json.encode(shown(definition, view)), SETTINGS).to_definition(elsewhere)
+        assert unmask(given, definition) == (definition, [])
 
 
 def test_credentials_are_shown_masked() -> None:
     definition = stored(headers={"Authorization": "Bearer x", "X-Plain": "y"})
     assert shown(definition).headers == {"Authorization": MASK, "X-Plain": "y"}
-    assert shown(definition, mask=False).headers == definition.headers
+    assert shown(definition, View.ALL).headers == definition.headers
 
 
 # Merge patches.

@@ -27,7 +27,8 @@ from app.auth.callers import Scope
 from app.auth.keys import ApiKey, new_key
 from app.formats import FORMATS
 from app.main import NOUNS, create_app
-from app.store import Shard, Shards, api_keys, connect, orders, queue, ticking, triggers
+from app.outgoing import NamedSecret, Outgoing, SigningSecret
+from app.store import Shard, Shards, api_keys, connect, orders, outgoing, queue, ticking, triggers
 from app.store.shard import reply
 
 pytestmark = pytest.mark.anyio
@@ -200,6 +201,15 @@ PROVOKED = {
     ("change_triggers", 422): Way(SAME_KEY, before={**BODIES["change_triggers"], "note": "x"}, there=True),
     ("get_revision", 404): AS_IT_IS,
     ("diff_revisions", 404): AS_IT_IS,
+    ("add_signing_secret", 409): Way(scene="signed twice"),
+    ("get_signing_secret", 404): AS_IT_IS,
+    ("delete_signing_secret", 404): AS_IT_IS,
+    ("delete_signing_secret", 409): Way(scene="signed twice", contended=True),
+    ("put_secret", 409): Way(contended=True),
+    ("delete_secret", 404): AS_IT_IS,
+    ("delete_secret", 409): Way(scene="secret used"),
+    ("put_egress", 409): Way(contended=True),
+    ("delete_egress", 409): ERASING,
     ("create_key", 409): Way(scene="full"),
     ("delete_key", 404): AS_IT_IS,
     ("roll_back", 404): AS_IT_IS,
@@ -218,6 +228,8 @@ class Contended(Shard):
             workspace = args[0] if name == "swap_triggers" else args[1]
             meta = self.keys.of(str(workspace), "meta")
             await reply(self.redis.hset(meta, "serial", f"not {args}"))
+        if self.contended and name == "change_outgoing":
+            await self.redis.zadd(self.keys.outgoing, {"acme": int(args[1]) + 1})
         return await super().run(name, *args, **kwargs)
 
 
@@ -231,6 +243,16 @@ async def provoke(shard: Shard, scene: str) -> None:
         (execution,) = await claim_all(clocked(shard, FIRST))
         end = succeeded if scene == "ended" else failed
         await queue.finish(shard, [end(execution, FIRST)])
+    if scene == "signed twice":
+        secrets = tuple(
+            SigningSecret(id_, b"s" * 24, START) for id_ in (PLACES["signing_secret_id"], "other")
+        )
+        await outgoing.change(shard, "acme", lambda _: Outgoing(signing=secrets))
+    if scene == "secret used":
+        secret = NamedSecret("hunter2", START, START)
+        await outgoing.change(shard, "acme", lambda _: Outgoing(secrets={PLACES["secret_name"]: secret}))
+        using = define(url=f"http://127.0.0.1:9/{{{{secret.{PLACES['secret_name']}}}}}")
+        await triggers.replace(shard, "acme", [("t", using)])
     if scene == "full":
         for _ in range(shard.settings.max_api_keys):
             await store_key(shard)
@@ -303,6 +325,8 @@ async def test_every_documented_error_can_be_met(redis_url: str, name: str, stat
         if status == 408:
             body = never_complete()
     url += "&nonsense=1" if status == 400 else way.query
+    if status == 403 and any(one["name"] == "reveal" for one in OPERATIONS[name][2].get("parameters", ())):
+        url += "&reveal=true"
     if way.scene in ("ended", "key used"):
         url = url.replace(PLACES["execution_id"], f"acme:nightly-report:{FIRST}")
     try:

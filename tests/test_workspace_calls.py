@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from calls import ACME, client_of, fire, minutes, ok, refused, store_set
 from conftest import START, Clock, ShardFactory, eventually
-from helpers import Target, claim_all, define, failed, numbered
-from test_worker import worker_running
+from helpers import Target, claim_all, define, failed, numbered, worker_running
 
 from app.clock import rfc3339
 from app.store import Shard, catalog, executions, holds, orders, queue, triggers, upkeep, workspaces

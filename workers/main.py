@@ -15,7 +15,7 @@ from app.errors import ConfigError, WrongDeployment
 from app.logs import set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
-from app.store.replicas import replicas_by_shard
+from app.store.rotation import warn_of_keys
 from workers.places import Places
 from workers.transport import Transport, tls_context
 from workers.worker import Worker
@@ -50,8 +50,9 @@ async def serve(settings: Settings) -> None:
     )
     places = Places(settings.max_jobs)
     served = parse_numbers(settings.worker_shards, settings.shards)
-    replicas = replicas_by_shard(shards)
-    workers = [Worker(shards[at], transport, places, replicas[shards[at]]) for at in served]
+    workers = [
+        Worker(shards[number], transport, places, shards.replicas_of(shards[number])) for number in served
+    ]
     stopped = asyncio.Event()
 
     def stop() -> None:
@@ -64,6 +65,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stop)
     verifier = Verifier(shards, stop)
     verifying = asyncio.create_task(verifier.loop.run())
+    checking = asyncio.create_task(warn_of_keys(shards))
     try:
         if await _either(verifier.verified, stopped):
             await _work(workers, stop)
@@ -71,7 +73,8 @@ async def serve(settings: Settings) -> None:
             raise ConfigError(str(verifier.problem))
     finally:
         verifying.cancel()
-        await asyncio.gather(verifying, return_exceptions=True)
+        checking.cancel()
+        await asyncio.gather(verifying, checking, return_exceptions=True)
         await transport.aclose()
         await shards.aclose()
 

@@ -28,7 +28,6 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from app.config import Settings
-from app.egress import make_egress
 from app.loops import Loop
 from app.models import State
 from app.store import Shard, queue, ticking, upkeep
@@ -38,6 +37,7 @@ from app.store.shard import pack, unpack
 from workers import delivery
 from workers.failures import NotSent
 from workers.hosts import HostPlaces
+from workers.outgoing import OutgoingCache, Ready
 from workers.places import Places
 from workers.transport import Transport
 
@@ -59,11 +59,14 @@ Confirmation = asyncio.Task[str]
 class Held:
     """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
 
-    __slots__ = ("aborted", "begun", "confirmation", "execution", "until")
+    __slots__ = ("aborted", "begun", "confirmation", "execution", "outgoing", "until")
 
-    def __init__(self, execution: Claimed, until: float, confirmation: Confirmation | None) -> None:
+    def __init__(
+        self, execution: Claimed, until: float, outgoing: Ready, confirmation: Confirmation | None
+    ) -> None:
         self.execution = execution  # as it was claimed last
         self.until = until
+        self.outgoing = outgoing
         self.confirmation = confirmation  # to be waited for before anything is sent
         self.begun = False  # the request was: something of it may have arrived
         self.aborted = False  # cancelled in Redis: its outcome is nobody's business any more
@@ -81,7 +84,7 @@ async def send(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
 
 class Worker(arq.Worker):
     """A worker process's work on one shard. ``transport`` sends; ``places`` are those of the process, which
-    may serve other shards, too.
+    may serve other shards, too, and ``replicas`` those of Redis.
     """
 
     def __init__(
@@ -111,9 +114,9 @@ class Worker(arq.Worker):
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
-        self._places = places or Places(settings.max_jobs)
         self._replicas = replicas or Replicas(shard)
-        self._egress = make_egress(settings.egress_allow, settings.egress_deny, settings.egress_ports)
+        self._places = places or Places(settings.max_jobs)
+        self._outgoing = OutgoingCache(shard)
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
         self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
@@ -220,12 +223,14 @@ class Worker(arq.Worker):
         since = await self._replicas.history()
         with places.reserve(asked):  # from the other shards' claims
             claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
+            outgoing = await self._outgoing.load(claim.executions)  # if that fails, the claim is made again
             executions = await self._enter_hosts(claim.executions)
         self._claims += 1
         self._set_clock(claim.now)
         until = begun + self.settings.lease_seconds
         for execution, confirmation in self._with_confirmations(executions, since):
-            self._start(execution, until, confirmation)
+            with_it = outgoing.get(execution.workspace, self._outgoing.usual)
+            self._start(execution, until, with_it, confirmation)
         if len(executions) < len(claim.executions):
             return 0  # others may take the places of those that wait for their hosts
         if claim.next_ready is None:
@@ -257,7 +262,7 @@ class Worker(arq.Worker):
             del self._held[ended.id]
             if came_back:
                 # Recorded, and already ours again: the next attempt.
-                self._start(held.execution, held.until, held.confirmation)
+                self._start(held.execution, held.until, held.outgoing, held.confirmation)
             self._count(ended, state)
         self.claimer.wake()
         return 0 if self._ended else self.settings.poll_seconds
@@ -349,14 +354,17 @@ class Worker(arq.Worker):
                 confirmation = asyncio.create_task(self._replicas.confirm(since, wanted))
             yield execution, confirmation
 
-    def _start(self, execution: Claimed, until: float, confirmation: Confirmation | None = None) -> None:
+    def _start(
+        self, execution: Claimed, until: float, outgoing: Ready, confirmation: Confirmation | None = None
+    ) -> None:
         running = self._held.get(execution.id)
         if running is not None:
             # Its lease had lapsed and it came back to us, who still send it: that is a renewal. Or it is the
             # next attempt, claimed before we heard that this one is recorded: then `finish` starts it.
-            running.execution, running.until, running.confirmation = execution, until, confirmation
+            running.execution, running.until = execution, until
+            running.outgoing, running.confirmation = outgoing, confirmation
             return
-        held = self._held[execution.id] = Held(execution, until, confirmation)
+        held = self._held[execution.id] = Held(execution, until, outgoing, confirmation)
         self._places.take()
         task = self.tasks[execution.id] = asyncio.create_task(self._run(execution, held))
         task.add_done_callback(lambda done: self._settle(execution.id, held, done))
@@ -370,7 +378,7 @@ class Worker(arq.Worker):
         started = self._now()
         try:
             return await delivery.attempt(
-                self._transport, execution, started, self.name, held.may_send, self._egress
+                self._transport, execution, started, self.name, held.outgoing, held.may_send
             )
         except NotSent:
             # Perhaps another worker's by now: not sent, and not to be reported either.

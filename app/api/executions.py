@@ -20,8 +20,9 @@ from app.api.shapes import (
     shown_attempt,
 )
 from app.api.trigger_inputs import Idempotency
+from app.api.views import Reveal, view_of
 from app.api.workspaces import ExecutionCounts
-from app.declared.masking import MASK, mask_headers
+from app.declared.masking import View, mask_headers, mask_payload, mask_url
 from app.errors import (
     AlreadyRetried,
     ExecutionFinished,
@@ -30,7 +31,7 @@ from app.errors import (
     NotFound,
 )
 from app.formats import Cursor
-from app.models import Execution, Method, State, unpack_definition
+from app.models import Definition, Execution, Method, State
 from app.store import Shard, history, orders, workspaces
 from app.store import executions as store
 
@@ -87,11 +88,11 @@ class RetryInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SentRequest(Answer, frozen=True, kw_only=True):
-    """The request that a dead letter keeps. Variables stand as the trigger has them."""
+    """The request that a dead letter keeps, masked. Variables stand as the trigger has them."""
 
     method: Method
     url: str
-    headers: Annotated[dict[str, str], about(f"Values that look like credentials are shown as {MASK}.")]
+    headers: dict[str, str]
     payload: Annotated[msgspec.Raw, about("Any JSON value; null for none.", type=JSON_TYPES)]
     timeout_seconds: float
 
@@ -190,10 +191,10 @@ async def get_execution_stats(shard: Shard, workspace_id: WorkspaceId, query: Da
 
 @noun.operation("GET", "/executions/{execution_id}", errors=(NotFound,))
 async def get_execution(
-    shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId
+    shard: Shard, call: Call, workspace_id: WorkspaceId, execution_id: ExecutionId, query: Reveal
 ) -> ExecutionAnswer:
     """One execution with every attempt; a dead letter with its request."""
-    return await _answer(shard, workspace_id, execution_id)
+    return await _answer(shard, view_of(call, query), workspace_id, execution_id)
 
 
 @noun.operation(
@@ -211,7 +212,7 @@ async def cancel_execution(
     if became[execution.id] == "finished":
         raise ExecutionFinished(f"{execution_id!r} has ended: there is nothing left to cancel.")
     call.told.before, call.told.after = {"state": execution.state}, {"cancel": "requested"}
-    return await _answer(shard, workspace_id, execution_id)
+    return await _answer(shard, view_of(call), workspace_id, execution_id)
 
 
 @noun.operation(
@@ -332,39 +333,35 @@ def _shown_page(workspace: str, page: store.Page) -> ExecutionList:
     )
 
 
-async def _answer(shard: Shard, workspace: str, id_: str) -> ExecutionAnswer:
+async def _answer(shard: Shard, view: View, workspace: str, id_: str) -> ExecutionAnswer:
     execution = await _need(shard, workspace, id_)
     request, retry = None, None
     if execution.state == State.FAILED:
-        (packed,) = await orders.requests_of(shard, workspace, [id_])
+        (sent,) = await orders.requests_of(shard, workspace, [id_])
         (retry,) = await orders.retried_as(shard, workspace, [id_])
-        request = None if packed is None else _sent(packed)
+        request = None if sent is None else _sent(sent, view)
     shown = ShownExecution(
         **msgspec.structs.asdict(listed(execution)),
-        attempts=[shown_attempt(number, one) for number, one in enumerate(execution.attempts, 1)],
+        attempts=[shown_attempt(number, one, view) for number, one in enumerate(execution.attempts, 1)],
         request=request,
         retried_as=retry,
     )
     return ExecutionAnswer(workspace_id=workspace, execution=shown)
 
 
-def _sent(packed: bytes) -> SentRequest:
-    definition = unpack_definition(packed)
+def _sent(definition: Definition, view: View) -> SentRequest:
     return SentRequest(
         method=definition.method,
-        url=definition.url,
-        headers=mask_headers(definition.headers),
-        payload=msgspec.Raw(definition.payload or b"null"),
+        url=mask_url(definition.url, view),
+        headers=mask_headers(definition.headers, view),
+        payload=msgspec.Raw(mask_payload(definition.payload, view) or b"null"),
         timeout_seconds=definition.timeout_seconds,
     )
 
 
 async def _retries(shard: Shard, workspace: str, ids: list[str]) -> list[orders.Order]:
-    packed = await orders.requests_of(shard, workspace, ids)
-    return [
-        orders.retry_of(id_, None if one is None else unpack_definition(one))
-        for id_, one in zip(ids, packed, strict=True)
-    ]
+    kept = await orders.requests_of(shard, workspace, ids)
+    return [orders.retry_of(id_, one) for id_, one in zip(ids, kept, strict=True)]
 
 
 async def _need(shard: Shard, workspace: str, id_: str) -> Execution:

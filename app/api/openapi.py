@@ -249,7 +249,8 @@ def _met(operation: Operation, settings: Settings) -> list[type[ApiError]]:
         found += [Unauthorized, StoreUnavailable]  # keys lie in Redis
         if "workspace_id" in operation.in_path:
             found.append(NotFound)
-        if operation.scope != "read" or settings.auth == "jwt":  # a token may have no scope at all
+        asks_for_more = operation.scope != "read" or "reveal" in operation.query.names
+        if asks_for_more or settings.auth == "jwt":  # a token may have no scope at all
             found.append(Forbidden)
     else:
         found.append(ForeignPage)

@@ -57,11 +57,11 @@ from app.errors import (
     MethodNotAllowed,
     NotConfirmed,
     RequestTimeout,
+    SealError,
     StoreUnavailable,
     TooManyWorkspaces,
 )
 from app.store import Shards, everywhere
-from app.store.replicas import Replicas
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[msgspec.Struct]])
 
@@ -130,8 +130,10 @@ class Operation:
         shards: Shards = request.app.state.shards
         if self.uses_store:
             await shards.verify()
+        workspace = request.path_params.get("workspace_id")
+        shard = shards.first if workspace is None else shards.of(workspace)
         if "shard" in self.takes:
-            given["shard"] = shards.of(request.path_params["workspace_id"])
+            given["shard"] = shard
         if "shards" in self.takes:
             given["shards"] = shards
         if "call" in self.takes:
@@ -141,7 +143,7 @@ class Operation:
         if self.body is not None:
             given["body"] = await self._read_body(request)
         wanted = shards.settings.wait_replicas if self.changes else 0
-        replicas: Replicas = request.app.state.replicas[given.get("shard", shards.first)]
+        replicas = shards.replicas_of(shard)
         since = await replicas.history() if wanted else ""
         answer = await self.handler(**given)
         if self.method != "GET":
@@ -270,7 +272,9 @@ def _errors(
     if declared["body"] is not None:
         found += [BodyTooLarge, RequestTimeout]
     if not declared["takes"].isdisjoint(("shard", "shards")):
-        found += [StoreUnavailable] if method == "GET" else [StoreUnavailable, NotConfirmed]
+        found += [SealError, StoreUnavailable]
+        if method != "GET":
+            found.append(NotConfirmed)
     return tuple(in_order(found))
 
 

@@ -23,7 +23,7 @@ from app.keys import assigned_time, execution_id
 from app.models import Definition, Standing, Trigger
 from app.schedule import Schedule, schedule_of
 from app.schedule.zones import load_zone
-from app.store import Shard, orders, workspaces
+from app.store import Shard, orders, outgoing, workspaces
 
 noun = Noun("triggers", "", TRIGGERS_PATH)
 
@@ -133,6 +133,7 @@ async def run_trigger(
     request = None
     if body is not None and body.payload is not UNSET:
         request = _with_payload(trigger.definition, body.payload)
+        await outgoing.check_secrets(shard, workspace_id, [(trigger_id, request)], in_set=False)
     made = await orders.make(
         shard,
         workspace_id,

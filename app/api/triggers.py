@@ -16,6 +16,7 @@ from app.api.shapes import need_trigger, no_trigger
 from app.api.trigger_inputs import TRIGGERS_PATH, Condition, read_defaults, unmask
 from app.api.trigger_sets import CHANGE_ERRORS, MAKE_ERRORS
 from app.api.trigger_shapes import ETAG, Revision, TriggerAnswer, etag, shown_trigger
+from app.api.views import Reveal, view_of
 from app.declared.bodies import parse_patch, parse_trigger
 from app.declared.inputs import PatchInput, TriggerInput
 from app.errors import Fault, InvalidRequest, NotFound, TriggerExists
@@ -79,10 +80,10 @@ async def create_trigger(
 
 @noun.operation("GET", "/{trigger_id}", headers=ETAG, errors=(NotFound,))
 async def get_trigger(
-    shard: Shard, call: Call, workspace_id: WorkspaceId, trigger_id: TriggerId
+    shard: Shard, call: Call, workspace_id: WorkspaceId, trigger_id: TriggerId, query: Reveal
 ) -> TriggerAnswer:
     """One trigger: its definition, and how it stands."""
-    return await _answer(shard, call, workspace_id, trigger_id)
+    return await _answer(shard, call, workspace_id, trigger_id, query)
 
 
 @noun.operation(
@@ -98,7 +99,7 @@ async def put_trigger(
 ) -> TriggerAnswer:
     """Put a trigger's definition in the place of the one it has, or create it (201).
 
-    The others of the set stay as they are. A masked header value keeps what is stored.
+    The others of the set stay as they are. A masked value keeps what is stored.
     """
     defaults = await read_defaults(shard, workspace_id)
     given = parse_trigger(body, shard.settings, defaults)
@@ -193,12 +194,16 @@ async def resume_trigger(
     return await _answer(shard, call, workspace_id, trigger_id)
 
 
-async def _answer(shard: Shard, call: Call, workspace: str, trigger: str) -> TriggerAnswer:
+async def _answer(
+    shard: Shard, call: Call, workspace: str, trigger: str, query: Reveal | None = None
+) -> TriggerAnswer:
     """A trigger as it is now; raises :class:`NotFound`."""
+    view = view_of(call, query)
     revision = await revisions.current(shard, workspace)
     stored = await need_trigger(shard, workspace, trigger)
     call.headers["etag"] = etag(revision)
-    return TriggerAnswer(workspace_id=workspace, revision=revision, trigger=shown_trigger(workspace, stored))
+    shown = shown_trigger(workspace, stored, view)
+    return TriggerAnswer(workspace_id=workspace, revision=revision, trigger=shown)
 
 
 async def _stored(
@@ -215,7 +220,7 @@ async def _stored(
         )
     shown = msgspec.structs.replace(stored, definition=definition)
     return TriggerAnswer(
-        workspace_id=workspace, revision=done.revision, trigger=shown_trigger(workspace, shown)
+        workspace_id=workspace, revision=done.revision, trigger=shown_trigger(workspace, shown, view_of(call))
     )
 
 

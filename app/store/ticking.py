@@ -9,10 +9,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from app.errors import InvalidSchedule
-from app.models import unpack_definition
+from app.errors import InvalidSchedule, SealError
 from app.schedule import schedule_of
 from app.schedule.late import judge_overdue, slots_to_hold
+from app.store import definitions
 from app.store.shard import Shard, pack, reply, unpack
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def _compute(
     spans = all_spans[workspace]
     settings = shard.settings
     try:
-        definition = unpack_definition(packed)
+        definition = definitions.unsealed(shard, packed)
         schedule = schedule_of(definition, workspace, trigger, notes.get("anchor", 0))
         after, missed, caught = base, [], 0
         if due is None:
@@ -144,7 +144,7 @@ def _compute(
             after, missed, caught = overdue.after, overdue.missed, overdue.caught
         until = now + int(settings.look_ahead_seconds * 1000)
         slots = slots_to_hold(schedule, after, until, SLOTS_LEAST, SLOTS_MOST, spans)
-    except InvalidSchedule as problem:
+    except (InvalidSchedule, SealError) as problem:
         return [*refill, [], str(problem), [], 0]
     except Exception as problem:
         log.exception("the slots of %s:%s can't be computed", workspace, trigger)

@@ -13,6 +13,7 @@ local refills_key = prefix .. 'refills'
 local clears_key = prefix .. 'clears'
 local trims_key = prefix .. 'trims'
 local erases_key = prefix .. 'erases'
+local outgoing_key = prefix .. 'outgoing'
 local wake_channel = prefix .. 'wake'
 
 local function of(workspace, name)

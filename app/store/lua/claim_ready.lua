@@ -11,7 +11,8 @@
 -- KEYS: the shard's root
 -- ARGV: now, policy, worker, number, executions at most, lease ms, takeovers at most
 -- RETURNS: time of the call ms, when the next may be ready ms (the earliest score that remains in the queue, or
---          a rate lets a caught-up one in; -1: none), then for each execution: id, arq job, definition, anchor of its interval ms, token
+--          a rate lets a caught-up one in; -1: none), an array of those of the executions' workspaces that have
+--          a version of `outgoing`, each with it, then for each execution: id, arq job, definition, anchor of its interval ms, token
 --#include _keys
 --#include _pulse
 --#include _admit
@@ -29,9 +30,11 @@ local lease_end = whole(now + lease)
 go_on_when_full()
 local takeover_after = note_pulse(lease)
 
-local reply, taken = { now, -1 }, {}
+local reply, taken = { now, -1, {} }, {}
+local senders = {} -- workspaces of what is given
 
-local function give(id, job, definition, state)
+local function give(workspace, id, job, definition, state)
+  senders[workspace] = true
   reply[#reply + 1] = id
   reply[#reply + 1] = job
   reply[#reply + 1] = definition
@@ -112,7 +115,7 @@ local function try_claim(id, packed, owner)
   end
   redis.call('SET', owner_key(id), token .. '|' .. whole(now))
   redis.call('ZADD', queue_key, lease_end, tag .. id)
-  give(id, packed, definition, state)
+  give(workspace, id, packed, definition, state)
 end
 
 local WORKSPACES_AT_ONCE = 32
@@ -157,7 +160,7 @@ if saved and saved[1] == number then
       local definition = is_alive and request_of(id, job)
       if definition then
         redis.call('ZADD', queue_key, 'XX', lease_end, tag .. id)
-        give(id, packed, definition, state)
+        give(workspace, id, packed, definition, state)
       end
     end
   end
@@ -185,7 +188,25 @@ elseif limit > 0 then
   redis.call('SET', saved_key, cmsgpack.pack({ number, taken }), 'PX', math.ceil(lease))
 end
 
+-- The versions of what the workspaces' requests go out with; most have none.
+local function note_outgoing()
+  local names = {}
+  for workspace in pairs(senders) do
+    names[#names + 1] = workspace
+  end
+  if #names == 0 or redis.call('EXISTS', outgoing_key) == 0 then
+    return
+  end
+  for index, version in ipairs(redis.call('ZMSCORE', outgoing_key, unpack(names))) do
+    if version then
+      table.insert(reply[3], names[index])
+      table.insert(reply[3], version)
+    end
+  end
+end
+
 settle_call()
+note_outgoing()
 local first = redis.call('ZRANGE', queue_key, 0, 0, 'WITHSCORES')
 local next_ready = math.min(tonumber(first[2] or math.huge), late_opens or math.huge)
 reply[2] = next_ready < math.huge and next_ready or -1
