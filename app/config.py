@@ -36,6 +36,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 3000
     log_level: str = "INFO"
+    log_format: str = "auto"
+    statistics_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    metrics: str = "public"
+    metrics_workspaces: Annotated[int, Meta(ge=0, le=1000)] = 0
+    traces: bool = False
     echo: bool = False
 
     auth: str = ""
@@ -57,6 +62,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit_workspace: Count = 0
     keep_audit: Positive = 10_000
     encryption_keys: str = ""
+
+    on_data_loss: str = "hold"
+    data_loss_tolerance_seconds: Annotated[float, Meta(ge=0)] = 10.0
+    max_clock_jump_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    state_dir: str = ""
 
     worker_port: Port = 0
     max_jobs: Positive = 100
@@ -133,6 +143,27 @@ HELP: dict[str, tuple[str, str]] = {
     "host": ("CRONSPACE_HOST", "Address that the API listens on; 0.0.0.0 for all"),
     "port": ("PORT", "Port of the API; 0 takes a free one"),
     "log_level": ("CRONSPACE_LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+    "log_format": (
+        "CRONSPACE_LOG_FORMAT",
+        "json (an object a line), text, or auto: text in a terminal, json elsewhere",
+    ),
+    "statistics_seconds": (
+        "CRONSPACE_STATISTICS_SECONDS",
+        "How often a worker logs what it did (checks, executions, failures, last times); 0: never",
+    ),
+    "metrics": (
+        "CRONSPACE_METRICS",
+        "Who may see /metrics of API and workers: public, authenticated (who may call the API and see all"
+        " workspaces; of a worker: API keys) or off",
+    ),
+    "metrics_workspaces": (
+        "CRONSPACE_METRICS_WORKSPACES",
+        "How many workspaces, the first by id, have figures of their own in /metrics; 0: none",
+    ),
+    "traces": (
+        "CRONSPACE_TRACES",
+        "Export OpenTelemetry traces, as the OTEL_* variables say; needs `pip install cronspace[otel]`",
+    ),
     "echo": ("CRONSPACE_ECHO", "Serve /echo, which answers with the request it got: a target to try things"),
     "auth": (
         "CRONSPACE_AUTH",
@@ -205,6 +236,25 @@ HELP: dict[str, tuple[str, str]] = {
         "Keys, comma-separated, each base64 of 32 random bytes, such as from `openssl rand -base64 32`: the"
         " first encrypts URLs, header values, payloads and secrets in Redis, all decrypt. Empty: they are"
         " stored as they are",
+    ),
+    "on_data_loss": (
+        "CRONSPACE_ON_DATA_LOSS",
+        "What happens when Redis was emptied or rolled back: hold (nothing is fired until an admin resumes)"
+        " or continue",
+    ),
+    "data_loss_tolerance_seconds": (
+        "CRONSPACE_DATA_LOSS_TOLERANCE_SECONDS",
+        "A shorter time that Redis lost is logged and recorded, and never holds firing: a failover or a crash"
+        " may lose the last second",
+    ),
+    "max_clock_jump_seconds": (
+        "CRONSPACE_MAX_CLOCK_JUMP_SECONDS",
+        "A longer jump of Redis's clock holds firing until the clock is back or an admin resumes; 0: never",
+    ),
+    "state_dir": (
+        "CRONSPACE_STATE_DIR",
+        "Folder in which each host keeps what it saw of Redis last, so that a loss is noticed although every"
+        " process restarted; empty: in memory only",
     ),
     "worker_port": (
         "CRONSPACE_WORKER_PORT",
@@ -304,7 +354,13 @@ HELP: dict[str, tuple[str, str]] = {
 }
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
-CHOICES = {"auth": ("", "tokens", "jwt", "none"), "docs": ("public", "authenticated", "off")}
+CHOICES = {
+    "auth": ("", "tokens", "jwt", "none"),
+    "docs": ("public", "authenticated", "off"),
+    "on_data_loss": ("hold", "continue"),
+    "metrics": ("public", "authenticated", "off"),
+    "log_format": ("auto", "json", "text"),
+}
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 

@@ -267,22 +267,6 @@ class TooManyKeys(ApiError):
     title = "Too many API keys"
 
 
-class TooManyTriggers(ApiError):
-    """The set holds as many triggers as it may; delete some first."""
-
-    status = 409
-    code = "too_many_triggers"
-    title = "Too many triggers"
-
-
-class TooManyWorkspaces(ApiError):
-    """There are as many workspaces as there may be; erase one first."""
-
-    status = 409
-    code = "too_many_workspaces"
-    title = "Too many workspaces"
-
-
 class TooManySecrets(ApiError):
     """The workspace has as many secrets as it may have; delete one first."""
 
@@ -297,6 +281,22 @@ class SecretInUse(ApiError):
     status = 409
     code = "secret_in_use"
     title = "Secret in use"
+
+
+class TooManyTriggers(ApiError):
+    """The set holds as many triggers as it may; delete some first."""
+
+    status = 409
+    code = "too_many_triggers"
+    title = "Too many triggers"
+
+
+class TooManyWorkspaces(ApiError):
+    """There are as many workspaces as there may be; erase one first."""
+
+    status = 409
+    code = "too_many_workspaces"
+    title = "Too many workspaces"
 
 
 class RevisionConflict(ApiError):

@@ -20,8 +20,7 @@ local function forget()
     'exceptions', 'last', 'recent', 'revisions', 'undo', 'audit', 'outgoing' }) do
     redis.call('UNLINK', of(workspace, part))
   end
-  for _, index in ipairs({ outgoing_key, due_key, clears_key, trims_key, late_key, paced_key,
-    prefix .. 'workspaces' }) do
+  for _, index in ipairs({ outgoing_key, due_key, clears_key, trims_key, late_key, paced_key, prefix .. 'workspaces' }) do
     redis.call('ZREM', index, workspace)
   end
 end
