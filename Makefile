@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench clean
+.PHONY: help run test check format bench generated image clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 # One environment for running and for testing; each stamp is made anew when what it depends on changes.
 $(BIN)/python:
@@ -39,6 +39,12 @@ format: $(VENV)/installed-dev ## format the code and mend what the linter can
 
 bench: $(VENV)/installed-dev ## measure beside the peers; a table, and JSON below bench/
 	$(BIN)/python -m bench $(ARGS)
+
+generated: $(VENV)/installed-dev ## write .env.example and the generated tables of docs/ anew
+	PYTHONPATH=. $(BIN)/python tests/generated.py
+
+image: ## build the image and start it, without a registry: needs root, buildah, mmdebstrap, redis-server
+	deploy/try-image.sh
 
 clean: ## remove the environment and the caches, not the data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

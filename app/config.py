@@ -45,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     auth: str = ""
     auth_none_anywhere: bool = False
+    allowed_hosts: str = ""
     admin_key: str = ""
     max_api_keys: Positive = 1000
     key_cache_seconds: Annotated[float, Meta(ge=0, le=300)] = 5.0
@@ -65,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_port: Port = 0
     max_jobs: Positive = 100
     max_concurrency: Count = 10
+    max_rate: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
+    max_concurrency_per_host: Count = 0
     worker_name: str = ""
     lease_seconds: Annotated[float, Meta(ge=1)] = 15.0
     grace_seconds: Annotated[float, Meta(ge=0)] = 8.0
@@ -84,7 +87,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     egress_ca_file: str = ""
 
     max_triggers: Positive = 10_000
+    max_workspaces: Count = 0
+    max_secrets: Count = 100
+    max_secret_bytes: Annotated[int, Meta(ge=16, le=1_048_576)] = 4096
     max_body_bytes: Positive = 8_388_608
+    max_head_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    receive_seconds: Seconds = 30.0
     confirm_delete_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     snippet_bytes: Count = 4096
     max_response_bytes: Count = 1_048_576
@@ -162,6 +170,12 @@ HELP: dict[str, tuple[str, str]] = {
         "Let CRONSPACE_AUTH=none listen on other addresses than loopback: everybody who can reach them"
         " may do everything",
     ),
+    "allowed_hosts": (
+        "CRONSPACE_ALLOWED_HOSTS",
+        "Names, comma-separated, beside localhost and addresses, that the API may be called by with"
+        " CRONSPACE_AUTH=none: cronspace.internal, .example.com (all below it), * (any, and then web pages"
+        " may read what it answers)",
+    ),
     "admin_key": (
         "CRONSPACE_ADMIN_KEY",
         "The first key: scope admin, all workspaces; at least 24 random characters, such as from"
@@ -227,6 +241,16 @@ HELP: dict[str, tuple[str, str]] = {
         "CRONSPACE_MAX_CONCURRENCY",
         "Executions at once of one workspace over all workers; 0: no bound",
     ),
+    "max_rate": (
+        "CRONSPACE_MAX_RATE",
+        "Requests a second of one workspace over all workers, evenly spread; fractions such as 0.5 are fine;"
+        " 0: no bound",
+    ),
+    "max_concurrency_per_host": (
+        "CRONSPACE_MAX_CONCURRENCY_PER_HOST",
+        "Requests at once to one target host, of all workspaces and workers of a shard together; more wait."
+        " 0: no bound",
+    ),
     "worker_name": (
         "CRONSPACE_WORKER_NAME",
         "Name in the records of attempts; empty: host name and process id",
@@ -268,8 +292,16 @@ HELP: dict[str, tuple[str, str]] = {
         "CRONSPACE_EGRESS_CA_FILE",
         "File of CA certificates that targets are held against; empty: the system's",
     ),
-    "max_triggers": ("CRONSPACE_MAX_TRIGGERS", "Triggers in one replace"),
+    "max_triggers": ("CRONSPACE_MAX_TRIGGERS", "Triggers that a workspace's set may hold"),
+    "max_workspaces": ("CRONSPACE_MAX_WORKSPACES", "Workspaces that there may be; 0: no bound"),
+    "max_secrets": ("CRONSPACE_MAX_SECRETS", "Named secrets that a workspace may have"),
+    "max_secret_bytes": ("CRONSPACE_MAX_SECRET_BYTES", "Largest value of a named secret"),
     "max_body_bytes": ("CRONSPACE_MAX_BODY_BYTES", "Largest request body that the API reads"),
+    "max_head_bytes": ("CRONSPACE_MAX_HEAD_BYTES", "Largest URL and headers, together, that the API reads"),
+    "receive_seconds": (
+        "CRONSPACE_RECEIVE_SECONDS",
+        "How long the API waits for the head of a request, and then for its body",
+    ),
     "confirm_delete_share": (
         "CRONSPACE_CONFIRM_DELETE_SHARE",
         "A replace that deletes more than this share of a set (0 to 1) needs ?confirm=true; 0: never",

@@ -19,13 +19,16 @@ from app.api import (
     bulk,
     cron,
     echo,
+    egress,
     executions,
     health,
     history,
     ledger,
     metrics,
+    named_secrets,
     orders,
     revisions,
+    signing_secrets,
     stats,
     trigger_sets,
     triggers,
@@ -34,6 +37,7 @@ from app.api import (
 from app.api.auth import Gate
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS
+from app.api.protocol import bounded
 from app.api.reference import reference_routes
 from app.api.scrape import scrape_routes
 from app.auth.rules import check
@@ -42,7 +46,7 @@ from app.listener import listen
 from app.logs import set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
-from app.store.replicas import replicas_by_shard
+from app.store.rotation import warn_of_keys
 from app.telemetry.figures import of_process
 from app.telemetry.metrics import OF_API
 from app.telemetry.traces import open_traces
@@ -67,6 +71,9 @@ NOUNS = (
     stats.noun,
     all_executions.noun,
     cron.noun,
+    signing_secrets.noun,
+    named_secrets.noun,
+    egress.noun,
     api_keys.noun,
     audit.noun,
     health.noun,
@@ -79,17 +86,16 @@ def create_app(settings: Settings, shards: Shards | None = None, traces: Traces 
     Where ``settings`` leave authentication undecided it is off: only :func:`run` insists on a choice.
     """
     used = shards or open_shards(settings)
-    replicas = replicas_by_shard(used)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        loops = [Loop("watcher", one.watch) for one in {id(one): one for one in replicas.values()}.values()]
-        watching = [asyncio.create_task(loop.run()) for loop in loops]
+        watching = [asyncio.create_task(Loop("watcher", one.watch).run()) for one in used.replicas]
+        watching.append(asyncio.create_task(warn_of_keys(used)))
         try:
             yield
         finally:
-            for task in watching:
-                task.cancel()
+            for one in watching:
+                one.cancel()
             await asyncio.wait(watching)
         if shards is None:
             await used.aclose()
@@ -100,7 +106,6 @@ def create_app(settings: Settings, shards: Shards | None = None, traces: Traces 
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
     app.state.shards = used
-    app.state.replicas = replicas
     app.state.figures = figures
     app.state.traces = traces
     for shard in used:
@@ -129,16 +134,21 @@ def run(argv: Sequence[str]) -> None:
     asyncio.run(_hold_against_stored(settings))
     listener = listen(settings.host, settings.port, "PORT")
     traces = open_traces(settings, "cronspace-api")
+    server_of(settings, create_app(settings, traces=traces)).run(sockets=[listener])
+    if traces is not None:
+        traces.close()
+
+
+def server_of(settings: Settings, app: Starlette) -> uvicorn.Server:
+    """The server of an application."""
     config = uvicorn.Config(
-        create_app(settings, traces=traces),
+        app,
         loop="uvloop",
-        http="httptools",
+        http=bounded(settings),  # type: ignore[arg-type] # wants a class, and calls it
         log_config=None,
         access_log=settings.log_level == "DEBUG",
         timeout_graceful_shutdown=int(settings.grace_seconds),
         server_header=False,
         proxy_headers=False,  # whom to believe is ours to say: CRONSPACE_TRUSTED_PROXIES
     )
-    uvicorn.Server(config).run(sockets=[listener])
-    if traces is not None:
-        traces.close()
+    return uvicorn.Server(config)

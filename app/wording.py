@@ -22,6 +22,8 @@ Code = Literal[
     "running",
     "ready",
     "waiting_for_place",
+    "waiting_for_rate",
+    "waiting_for_host",
     "waiting_in_line",
     "waiting_for_live",
     "waiting_for_jitter",

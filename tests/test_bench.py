@@ -70,6 +70,12 @@ def test_burst(tmp_path: Path) -> None:
     assert bool(row["notes"]) == (not BULLMQ)
 
 
+def test_sealing(tmp_path: Path) -> None:
+    row = run_row("sealing", tmp_path)
+    assert_figures(row, ["encryption, a worker's CPU", "encryption, a stored trigger"], ["plain"])
+    assert_once(row)
+
+
 def test_lateness(tmp_path: Path) -> None:
     row = run_row("lateness", tmp_path)
     assert_figures(row, ["lateness, p50", "lateness, p99"], BULLMQ)

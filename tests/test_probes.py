@@ -186,12 +186,15 @@ async def test_now_and_then_a_worker_says_what_it_did(
     caplog.set_level("DEBUG")
     shard = make_shard(real_time=True)
     busy = b"HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n"
-    async with Target().running() as target, Target(busy).running() as other:
-        async with worker_running(make_shard(real_time=True)) as worker:
-            good, bad = (define("* * * * * *", url=one.url, max_runs=1) for one in (target, other))
-            await triggers.replace(shard, "acme", [("good", good), ("bad", bad)])
-            await eventually(lambda: worker.account.executions == 2)
-            worker.account.report()
+    async with (
+        Target().running() as target,
+        Target(busy).running() as other,
+        worker_running(make_shard(real_time=True)) as worker,
+    ):
+        good, bad = (define("* * * * * *", url=one.url, max_runs=1) for one in (target, other))
+        await triggers.replace(shard, "acme", [("good", good), ("bad", bad)])
+        await eventually(lambda: worker.account.executions == 2)
+        worker.account.report()
     (line,) = [one for one in caplog.records if one.getMessage().startswith("HEALTHCHECK ")]
     assert (line.levelname, line.executions, line.failures) == ("INFO", 2, 1)  # type: ignore[attr-defined]
     assert " executions=2 failures=1 last_check=20" in line.getMessage()

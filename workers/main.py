@@ -15,7 +15,7 @@ from app.errors import ConfigError, WrongDeployment
 from app.logs import bind, set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
-from app.store.replicas import replicas_by_shard
+from app.store.rotation import warn_of_keys
 from app.telemetry.traces import open_traces
 from workers import probes
 from workers.account import Account
@@ -55,8 +55,10 @@ async def serve(settings: Settings) -> None:
     account = Account(settings.statistics_seconds)
     traces = open_traces(settings, "cronspace-worker")
     served = parse_numbers(settings.worker_shards, settings.shards)
-    replicas = replicas_by_shard(shards)
-    workers = [Worker(shards[at], transport, places, replicas[shards[at]], account, traces) for at in served]
+    workers = [
+        Worker(shard, transport, places, shards.replicas_of(shard), account, traces)
+        for shard in (shards[number] for number in served)
+    ]
     bind(worker=workers[0].name)
     stopped = asyncio.Event()
 
@@ -70,6 +72,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stop)
     verifier = Verifier(shards, stop)
     verifying = asyncio.create_task(verifier.loop.run())
+    checking = asyncio.create_task(warn_of_keys(shards))
     try:
         async with probes.serving(workers, shards, account, places):
             if await _either(verifier.verified, stopped):
@@ -78,7 +81,8 @@ async def serve(settings: Settings) -> None:
                 raise ConfigError(str(verifier.problem))
     finally:
         verifying.cancel()
-        await asyncio.gather(verifying, return_exceptions=True)
+        checking.cancel()
+        await asyncio.gather(verifying, checking, return_exceptions=True)
         if traces is not None:
             await asyncio.to_thread(traces.close)
         await transport.aclose()

@@ -29,7 +29,6 @@ from redis.exceptions import RedisError
 
 from app import __version__
 from app.config import Settings
-from app.egress import make_egress
 from app.loops import Loop
 from app.models import State
 from app.store import Shard, queue, ticking, upkeep, workers
@@ -39,6 +38,8 @@ from app.store.shard import pack, unpack
 from workers import delivery
 from workers.account import Account, fields_of
 from workers.failures import NotSent
+from workers.hosts import HostPlaces
+from workers.outgoing import OutgoingCache, Ready
 from workers.places import Places
 from workers.transport import Transport
 
@@ -62,11 +63,14 @@ Confirmation = asyncio.Task[str]
 class Held:
     """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
 
-    __slots__ = ("aborted", "begun", "confirmation", "execution", "until")
+    __slots__ = ("aborted", "begun", "confirmation", "execution", "outgoing", "until")
 
-    def __init__(self, execution: Claimed, until: float, confirmation: Confirmation | None) -> None:
+    def __init__(
+        self, execution: Claimed, until: float, outgoing: Ready, confirmation: Confirmation | None
+    ) -> None:
         self.execution = execution  # as it was claimed last
         self.until = until
+        self.outgoing = outgoing
         self.confirmation = confirmation  # to be waited for before anything is sent
         self.begun = False  # the request was: something of it may have arrived
         self.aborted = False  # cancelled in Redis: its outcome is nobody's business any more
@@ -84,7 +88,7 @@ async def send(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
 
 class Worker(arq.Worker):
     """A worker process's work on one shard. ``transport`` sends; ``places`` and ``account`` are those of the
-    process, which may serve other shards, too.
+    process, which may serve other shards, too, and ``replicas`` those of Redis.
     """
 
     def __init__(
@@ -116,10 +120,10 @@ class Worker(arq.Worker):
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
-        self._places = places or Places(settings.max_jobs)
         self._replicas = replicas or Replicas(shard)
         self._traces = traces
-        self._egress = make_egress(settings.egress_allow, settings.egress_deny, settings.egress_ports)
+        self._places = places or Places(settings.max_jobs)
+        self._outgoing = OutgoingCache(shard)
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
         self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
@@ -138,6 +142,7 @@ class Worker(arq.Worker):
         self.listener = self._loop("listener", self.listen)
         self.health = self._loop("health", self.report_health)
         self.watcher = self._loop("watcher", self._replicas.watch)
+        self._hosts = HostPlaces(shard, self._identity) if settings.max_concurrency_per_host else None
         self._stop = asyncio.Event()
 
     def _loop(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
@@ -147,7 +152,9 @@ class Worker(arq.Worker):
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
         log.info("works: %d places, queue %s", self.max_jobs, self.queue_name)
         taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener, self.watcher)
-        keeping = (self.finisher, self.renewer, self.health)
+        keeping = [self.finisher, self.renewer, self.health]
+        if self._hosts is not None:
+            keeping.append(self._hosts.keeper)
         tasks = {loop: asyncio.create_task(loop.run()) for loop in (*taking, *keeping)}
         stopped = asyncio.create_task(self._stop.wait())
         try:
@@ -188,6 +195,10 @@ class Worker(arq.Worker):
         tasks[self.finisher].cancel()  # one at a time takes from what ended
         await asyncio.wait([tasks[self.finisher]])
         await self._flush()
+        if self._hosts is not None:  # or its places would be free after a lease only
+            with suppress(RedisError, OSError):
+                async with asyncio.timeout(_LAST_CALL_SECONDS):
+                    await self._hosts.keep()
 
     @property
     def trouble(self) -> str:
@@ -213,21 +224,21 @@ class Worker(arq.Worker):
     # One round of each loop. They return the seconds until the next.
 
     async def tick(self) -> float:
-        """Fire what is due; sleep until the next slot."""
+        """Fire what is due, and let in what a rate held back; sleep until there is more to do."""
         begun = time.monotonic()
         fired = await ticking.fire_due(self._shard)
         self._set_clock(fired.now)
         self.account.ticked(fired, time.monotonic() - begun)
         if fired.handled and self._next_slot is not None:
             self._lag = max(self._lag, fired.now - self._next_slot)
-        self._next_slot = fired.next_slot
+        self._next_slot = fired.next_look
         if fired.made:
             self.claimer.wake()
         if fired.dry:
             self.refiller.wake()
-        if fired.next_slot is None:
+        if fired.next_look is None:
             return self.settings.poll_seconds
-        return min(max(fired.next_slot - fired.now, 0) / 1000, self.settings.poll_seconds)
+        return min(max(fired.next_look - fired.now, 0) / 1000, self.settings.poll_seconds)
 
     async def refill(self) -> float:
         """Compute slots for triggers that run low."""
@@ -249,6 +260,9 @@ class Worker(arq.Worker):
         since = await self._replicas.history()
         with places.reserve(asked):  # from the other shards' claims
             claim = await queue.claim(self._shard, self._identity, self._claims + 1, asked)
+            # If one of these fails, the claim is made again.
+            outgoing = await self._outgoing.load(claim.executions)
+            executions = await self._enter_hosts(claim.executions)
         self._claims += 1
         self._set_clock(claim.now)
         self.account.claimed(len(claim.executions))
@@ -258,8 +272,11 @@ class Worker(arq.Worker):
                 if not one.attempts:
                     self._traces.claimed(one.id, one.slot, claim.now - took, claim.now)
         until = begun + self.settings.lease_seconds
-        for execution, confirmation in self._with_confirmations(claim.executions, since):
-            self._start(execution, until, confirmation)
+        for execution, confirmation in self._with_confirmations(executions, since):
+            with_it = outgoing.get(execution.workspace, self._outgoing.usual)
+            self._start(execution, until, with_it, confirmation)
+        if len(executions) < len(claim.executions):
+            return 0  # others may take the places of those that wait for their hosts
         if claim.next_ready is None:
             return self.settings.poll_seconds
         if claim.next_ready <= claim.now and places.free <= 0:
@@ -289,7 +306,7 @@ class Worker(arq.Worker):
             del self._held[ended.id]
             if came_back:
                 # Recorded, and already ours again: the next attempt.
-                self._start(held.execution, held.until, held.confirmation)
+                self._start(held.execution, held.until, held.outgoing, held.confirmation)
             self._count(ended, claimed, state)
         self.claimer.wake()
         return 0 if self._ended else self.settings.poll_seconds
@@ -338,6 +355,8 @@ class Worker(arq.Worker):
                     self.ticker.wake()
                     self.refiller.wake()
                     self.janitor.wake()
+                elif what == "paced":
+                    self.ticker.wake()
                 elif what == "cancel":
                     self._abort(execution)
                 else:
@@ -360,6 +379,19 @@ class Worker(arq.Worker):
         await self.record_health()
         return workers.HEARTBEAT_SECONDS
 
+    async def _enter_hosts(self, claimed: list[Claimed]) -> list[Claimed]:
+        """Those of what was claimed that may be sent: what is being sent or reported already, and what has a
+        place at its host."""
+        if self._hosts is None:
+            return claimed
+        renewed = [one for one in claimed if self._is_renewal(one)]
+        return [*renewed, *await self._hosts.enter([one for one in claimed if one not in renewed])]
+
+    def _is_renewal(self, execution: Claimed) -> bool:
+        """Whether this is the attempt that we have: its lease had lapsed, and came back to us."""
+        held = self._held.get(execution.id)
+        return held is not None and len(held.execution.attempts) == len(execution.attempts)
+
     # One execution.
 
     def _with_confirmations(
@@ -378,14 +410,17 @@ class Worker(arq.Worker):
                 confirmation = asyncio.create_task(self._replicas.confirm(since, wanted))
             yield execution, confirmation
 
-    def _start(self, execution: Claimed, until: float, confirmation: Confirmation | None = None) -> None:
+    def _start(
+        self, execution: Claimed, until: float, outgoing: Ready, confirmation: Confirmation | None = None
+    ) -> None:
         running = self._held.get(execution.id)
         if running is not None:
             # Its lease had lapsed and it came back to us, who still send it: that is a renewal. Or it is the
             # next attempt, claimed before we heard that this one is recorded: then `finish` starts it.
-            running.execution, running.until, running.confirmation = execution, until, confirmation
+            running.execution, running.until = execution, until
+            running.outgoing, running.confirmation = outgoing, confirmation
             return
-        held = self._held[execution.id] = Held(execution, until, confirmation)
+        held = self._held[execution.id] = Held(execution, until, outgoing, confirmation)
         self._places.take()
         task = self.tasks[execution.id] = asyncio.create_task(self._run(execution, held))
         task.add_done_callback(lambda done: self._settle(execution.id, held, done))
@@ -412,7 +447,7 @@ class Worker(arq.Worker):
         traceparent = "" if span is None else span.traceparent
         try:
             ended = await delivery.attempt(
-                self._transport, execution, started, self.name, held.may_send, self._egress, traceparent
+                self._transport, execution, started, self.name, held.outgoing, held.may_send, traceparent
             )
             if span is not None and ended.attempt is not None:
                 span.tell(ended.attempt.status, ended.attempt.kind, ended.attempt.message)
@@ -429,6 +464,8 @@ class Worker(arq.Worker):
     def _settle(self, id_: str, held: Held, task: asyncio.Task[Ended | None]) -> None:
         """Let an execution go whose task is over; it may have been cut off before its first step."""
         del self.tasks[id_]
+        if self._hosts is not None:
+            self._hosts.leave(id_)
         self._places.give_back()
         if task.cancelled() and not held.aborted:
             ended: Ended | None = Ended(id_, held.execution.token, "release")

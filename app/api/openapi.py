@@ -20,6 +20,7 @@ from app.config import Settings
 from app.errors import (
     ApiError,
     Forbidden,
+    ForeignPage,
     IssuerUnavailable,
     NotFound,
     StoreUnavailable,
@@ -257,8 +258,11 @@ def _met(operation: Operation, settings: Settings) -> list[type[ApiError]]:
         found += [Unauthorized, StoreUnavailable]  # keys lie in Redis
         if "workspace_id" in operation.in_path:
             found.append(NotFound)
-        if operation.scope != "read" or settings.auth == "jwt":  # a token may have no scope at all
+        asks_for_more = operation.scope != "read" or "reveal" in operation.query.names
+        if asks_for_more or settings.auth == "jwt":  # a token may have no scope at all
             found.append(Forbidden)
+    else:
+        found.append(ForeignPage)
     if settings.auth == "jwt" and settings.jwt_jwks:
         found.append(IssuerUnavailable)
     if settings.rate_limit_key or (settings.rate_limit_workspace and "workspace_id" in operation.in_path):

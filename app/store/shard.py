@@ -7,7 +7,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -70,6 +70,8 @@ class Shard:
         self.keys = Keys(number)
         self.traces: Traces | None = None  # set where calls are traced
         self.sealer = Sealer(parse_keys(settings.encryption_keys))
+        # What is claimed is opened once, not at each execution; see `store/queue.py`.
+        self.open_again = lru_cache(maxsize=4096)(self.sealer.open)
         self._now = now
         self._taker, self._takes = uuid.uuid4().hex[:12], 0
         self._scripts: dict[str, AsyncScript] = {}
@@ -84,6 +86,7 @@ class Shard:
                 settings.keep_slots,
                 settings.max_backlog,
                 settings.keep_runs,
+                settings.max_rate,
             ]
         )
 
@@ -122,7 +125,7 @@ class Shard:
         return parsed
 
     def turn(self, workspace: str) -> asyncio.Lock:
-        """Changes of a workspace's set take turns in this process; compare-and-set is for the others."""
+        """Changes of a workspace, or a part, take turns in this process; others compare and set."""
         return self._turns.setdefault(workspace, asyncio.Lock())
 
     async def take_chores(self, chores: str, at_most: int, lease_ms: int) -> tuple[list[bytes], bytes]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from app.errors import InvalidSchedule
-from app.models import unpack_definition
+from app.errors import InvalidSchedule, SealError
 from app.schedule import schedule_of
 from app.schedule.late import judge_overdue, slots_to_hold
+from app.store import definitions
 from app.store.shard import Shard, pack, reply, unpack
 
 log = logging.getLogger(__name__)
@@ -32,14 +32,14 @@ class Fired(Struct, frozen=True):
     made: int  # executions put into the queue or a backlog
     handled: int  # slots: these, and the missed and skipped ones
     now: int
-    next_slot: int | None  # the earliest in the due index
+    next_look: int | None  # when there is more to do: the earliest slot, or a rate lets the next execution in
     dry: list[str]  # triggers (workspace:trigger) that hold no further slot until they are refilled
 
 
 async def fire_due(shard: Shard, only: str = "") -> Fired:
     """Turn up to ``fire_batch`` due slots into executions, of one workspace or of all."""
     settings = shard.settings
-    made, handled, now, next_slot, dry = await shard.run(
+    made, handled, now, next_look, dry = await shard.run(
         "fire_due",
         shard.policy,
         int(settings.lease_seconds * 1000),
@@ -48,7 +48,7 @@ async def fire_due(shard: Shard, only: str = "") -> Fired:
         int(settings.look_ahead_seconds * 1000),
         only,
     )
-    return Fired(made, handled, now, None if next_slot < 0 else next_slot, [one.decode() for one in dry])
+    return Fired(made, handled, now, None if next_look < 0 else next_look, [one.decode() for one in dry])
 
 
 async def worker_seen(shard: Shard) -> int | None:
@@ -126,7 +126,7 @@ def _compute(
     spans = all_spans[workspace]
     settings = shard.settings
     try:
-        definition = unpack_definition(packed)
+        definition = definitions.unsealed(shard, packed)
         schedule = schedule_of(definition, workspace, trigger, notes.get("anchor", 0))
         after, missed, caught = base, [], 0
         if due is None:
@@ -144,7 +144,7 @@ def _compute(
             after, missed, caught = overdue.after, overdue.missed, overdue.caught
         until = now + int(settings.look_ahead_seconds * 1000)
         slots = slots_to_hold(schedule, after, until, SLOTS_LEAST, SLOTS_MOST, spans)
-    except InvalidSchedule as problem:
+    except (InvalidSchedule, SealError) as problem:
         return [*refill, [], str(problem), [], 0]
     except Exception as problem:
         log.exception("its slots can't be computed", extra={"workspace": workspace, "trigger": trigger})

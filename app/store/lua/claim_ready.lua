@@ -10,8 +10,9 @@
 -- Safe to run twice: the same worker and number get the same executions again.
 -- KEYS: the shard's root
 -- ARGV: now, policy, worker, number, executions at most, lease ms, takeovers at most
--- RETURNS: time of the call ms, earliest score that remains in the queue ms (-1: none), then for each
---          execution: id, arq job, definition, anchor of its interval ms, token
+-- RETURNS: time of the call ms, when the next may be ready ms (the earliest score that remains in the queue, or
+--          a rate lets a caught-up one in; -1: none), an array of those of the executions' workspaces that have
+--          a version of `outgoing`, each with it, then for each execution: id, arq job, definition, anchor of its interval ms, token
 --#include _keys
 --#include _pulse
 --#include _admit
@@ -29,9 +30,11 @@ local lease_end = whole(now + lease)
 go_on_when_full()
 local takeover_after = note_pulse(lease)
 
-local reply, taken = { now, -1 }, {}
+local reply, taken = { now, -1, {} }, {}
+local senders = {} -- workspaces of what is given
 
-local function give(id, job, definition, state)
+local function give(workspace, id, job, definition, state)
+  senders[workspace] = true
   reply[#reply + 1] = id
   reply[#reply + 1] = job
   reply[#reply + 1] = definition
@@ -57,6 +60,7 @@ local function take_over(id, job, owner, once)
     end_execution(id, job, 'failed', 'worker_lost', attempts)
     return nil
   end
+  count_rate(job.a[1])
   local packed = pack_job(#attempts, job.a, attempts, job.et)
   redis.call('SET', job_key(id), packed)
   job.k.attempts = attempts
@@ -108,14 +112,15 @@ local function try_claim(id, packed, owner)
       return
     end
     redis.call('ZREM', of(workspace, 'late'), id)
-    redis.call('ZADD', admitted, whole(now), id)
+    take_place(workspace, id)
   end
   redis.call('SET', owner_key(id), token .. '|' .. whole(now))
   redis.call('ZADD', queue_key, lease_end, tag .. id)
-  give(id, packed, definition, state)
+  give(workspace, id, packed, definition, state)
 end
 
 local WORKSPACES_AT_ONCE = 32
+local late_opens -- when a rate lets in the next caught-up execution, ms
 
 -- Claim caught-up executions; a workspace that had its turn goes to the end. Those that are void count, too: a
 -- call ends no more of them than it may claim.
@@ -134,6 +139,10 @@ local function claim_late()
     end
     if redis.call('EXISTS', late) == 1 then
       redis.call('ZADD', late_key, whole(now), workspace)
+      local own = policy_of(workspace)
+      if not is_open(own) then
+        late_opens = math.min(late_opens or math.huge, math.ceil(own.opens))
+      end
     else
       redis.call('ZREM', late_key, workspace)
     end
@@ -152,7 +161,7 @@ if saved and saved[1] == number then
       local definition = is_alive and request_of(id, job)
       if definition then
         redis.call('ZADD', queue_key, 'XX', lease_end, tag .. id)
-        give(id, packed, definition, state)
+        give(workspace, id, packed, definition, state)
       end
     end
   end
@@ -180,7 +189,26 @@ elseif limit > 0 then
   redis.call('SET', saved_key, cmsgpack.pack({ number, taken }), 'PX', math.ceil(lease))
 end
 
+-- The versions of what the workspaces' requests go out with; most have none.
+local function note_outgoing()
+  local names = {}
+  for workspace in pairs(senders) do
+    names[#names + 1] = workspace
+  end
+  if #names == 0 or redis.call('EXISTS', outgoing_key) == 0 then
+    return
+  end
+  for index, version in ipairs(redis.call('ZMSCORE', outgoing_key, unpack(names))) do
+    if version then
+      table.insert(reply[3], names[index])
+      table.insert(reply[3], version)
+    end
+  end
+end
+
 settle_call()
+note_outgoing()
 local first = redis.call('ZRANGE', queue_key, 0, 0, 'WITHSCORES')
-reply[2] = tonumber(first[2] or -1)
+local next_ready = math.min(tonumber(first[2] or math.huge), late_opens or math.huge)
+reply[2] = next_ready < math.huge and next_ready or -1
 return reply
