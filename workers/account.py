@@ -52,10 +52,9 @@ class Account:
 
     def ended(self, ended: Ended, execution: Claimed, state: State | None) -> None:
         """An attempt is over and recorded as ``state``; None: its lease was lost."""
-        fields = fields_of(execution)
         if state is None:
             self.figures.add(LEASES_LOST)
-            log.warning("the lease was lost, this outcome is not recorded", extra=fields)
+            log.warning("the lease was lost, this outcome is not recorded", extra=fields_of(execution))
         made = ended.attempt
         if made is None:
             return
@@ -69,11 +68,12 @@ class Account:
             self.failures += 1
             self.last_failure = made.started
         if state is State.SUCCEEDED:
-            log.debug("succeeded: %d", made.status, extra=fields)
+            if log.isEnabledFor(logging.DEBUG):  # the usual case, in the middle of a burst
+                log.debug("succeeded: %d", made.status, extra=fields_of(execution))
         elif state is State.RETRYING or state is State.QUEUED:
-            log.info("%s: %s", state, made.message, extra=fields)
+            log.info("%s: %s", state, made.message, extra=fields_of(execution))
         elif state is not None:
-            log.warning("%s: %s", state, made.message, extra=fields)
+            log.warning("%s: %s", state, made.message, extra=fields_of(execution))
 
     def report_now_and_then(self) -> None:
         """Write the line if its time has come; with 0 seconds it never does."""

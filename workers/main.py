@@ -56,8 +56,8 @@ async def serve(settings: Settings) -> None:
     traces = open_traces(settings, "cronspace-worker")
     served = parse_numbers(settings.worker_shards, settings.shards)
     workers = [
-        Worker(shards[at], transport, places, shards.replicas_of(shards[at]), account, traces)
-        for at in served
+        Worker(shard, transport, places, shards.replicas_of(shard), account, traces)
+        for shard in (shards[number] for number in served)
     ]
     bind(worker=workers[0].name)
     stopped = asyncio.Event()

@@ -6,6 +6,8 @@ from app.store.everywhere import all_ids, counts
 from app.store.shards import Shards
 from app.store.workspaces import Counts
 
+_AT_ONCE = 50  # workspaces a pipeline: between two of them the API answers its callers
+
 
 class Census:
     """Triggers and executions of all workspaces, counted in steps: a call looks at no more than ``step``.
@@ -33,18 +35,22 @@ class Census:
         if not self._left:
             self._left = await all_ids(self._shards)
         taken, self._left = self._left[: self._step], self._left[self._step :]
-        for workspace, found in zip(taken, await counts(self._shards, taken), strict=True):
-            _add(self._triggers, found.triggers)
-            _add(self._executions, found.executions)
-            if self._named:
-                own = workspace if len(self._each) < self._named or workspace in self._each else None
-                _add(self._each.setdefault(own, {}), found.executions)
+        for start in range(0, len(taken), _AT_ONCE):
+            await self._count(taken[start : start + _AT_ONCE])
         if not self._left:
             self.total, self.of_each = (
                 Counts(triggers=self._triggers, executions=self._executions),
                 self._each,
             )
             self._begin()
+
+    async def _count(self, workspaces: list[str]) -> None:
+        for workspace, found in zip(workspaces, await counts(self._shards, workspaces), strict=True):
+            _add(self._triggers, found.triggers)
+            _add(self._executions, found.executions)
+            if self._named:
+                own = workspace if len(self._each) < self._named or workspace in self._each else None
+                _add(self._each.setdefault(own, {}), found.executions)
 
 
 def _add(totals: dict[str, int], more: dict[str, int]) -> None:
