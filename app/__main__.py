@@ -17,6 +17,7 @@ COMMANDS = {
         "encrypt what is stored with the first key (--decrypt: not at all)",
     ),
     "reshard": ("app.reshard", "NUMBER: move the workspaces to another number of shards"),
+    "probe": ("app.probe", "does the API or worker of this container answer? for its HEALTHCHECK"),
 }
 
 

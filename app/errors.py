@@ -9,7 +9,10 @@ CronspaceError
     ├── InvalidRequest     400, with one entry per fault
     ├── Unauthorized       401, who calls is not known
     ├── Forbidden          403, the caller's scope does not suffice
+    ├── ForeignPage        403, a page of another site called, where nobody has to authenticate
+    ├── RequestTimeout     408, the request did not come in time
     ├── BodyTooLarge       413
+    ├── HeadTooLarge       431
     ├── NotFound           404
     ├── MethodNotAllowed   405
     ├── ReplaceConflict    409, other changes of the workspace kept winning
@@ -19,7 +22,11 @@ CronspaceError
     ├── ExecutionFinished  409, what has ended can't be cancelled
     ├── NotDeadLetter      409, only dead letters are retried and deleted
     ├── AlreadyRetried     409, the dead letter was retried before
+    ├── TooManySecrets     409, there are as many secrets as a workspace may have
+    ├── SecretInUse        409, triggers use the secret that is to be deleted
     ├── TooManyKeys        409, there are as many API keys as there may be
+    ├── TooManyTriggers    409, the set holds as many triggers as it may
+    ├── TooManyWorkspaces  409, there are as many workspaces as there may be
     ├── RevisionConflict   412, somebody else changed the set first
     ├── IdempotencyConflict  422, the key was used for another call
     ├── TooManyRequests    429, a rate limit of the API
@@ -138,6 +145,35 @@ class Forbidden(ApiError):
         self.headers = {"www-authenticate": challenge}
 
 
+class ForeignPage(ApiError):
+    """A web page of another site, or under another name, called an API that asks nobody who they are."""
+
+    status = 403
+    code = "foreign_page"
+    title = "Called by another site"
+
+
+class RequestTimeout(ApiError):
+    """The body of the request took longer than the server waits for it."""
+
+    status = 408
+    code = "request_timeout"
+    title = "The request came too slowly"
+    sends: ClassVar[Mapping[str, str]] = {"Connection": "Always `close`."}
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.headers = {"connection": "close"}
+
+
+class HeadTooLarge(ApiError):
+    """The URL and the headers of the request are larger than the server reads."""
+
+    status = 431
+    code = "head_too_large"
+    title = "URL and headers too large"
+
+
 class BodyTooLarge(ApiError):
     """The body is larger than the server reads."""
 
@@ -229,6 +265,38 @@ class TooManyKeys(ApiError):
     status = 409
     code = "too_many_keys"
     title = "Too many API keys"
+
+
+class TooManySecrets(ApiError):
+    """The workspace has as many secrets as it may have; delete one first."""
+
+    status = 409
+    code = "too_many_secrets"
+    title = "Too many secrets"
+
+
+class SecretInUse(ApiError):
+    """Triggers use the secret; with `force=true` it is deleted all the same."""
+
+    status = 409
+    code = "secret_in_use"
+    title = "Secret in use"
+
+
+class TooManyTriggers(ApiError):
+    """The set holds as many triggers as it may; delete some first."""
+
+    status = 409
+    code = "too_many_triggers"
+    title = "Too many triggers"
+
+
+class TooManyWorkspaces(ApiError):
+    """There are as many workspaces as there may be; erase one first."""
+
+    status = 409
+    code = "too_many_workspaces"
+    title = "Too many workspaces"
 
 
 class RevisionConflict(ApiError):

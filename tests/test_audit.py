@@ -8,7 +8,7 @@ import httpx
 import pytest
 from calls import ACME, client_of, minutes, ok, store_set
 from conftest import Clock, ShardFactory
-from examples import ADMIN_KEY, BODIES, ONE, OPERATIONS, path_of
+from examples import ADMIN_KEY, BODIES, ONE, OPERATIONS, PLACES, path_of
 
 from app.store import Shard, audit
 from app.store.audit import Change
@@ -102,6 +102,12 @@ async def scene(
     if name == "delete_key":
         made = await ok(client.post("/api/keys", json=BODIES["create_key"], headers=KEY), 201)
         return url.replace("abcdefghijklmnop", made["id"]), body
+    if name == "delete_signing_secret":
+        made = await ok(client.post(f"{ACME}/signing-secrets", headers=KEY), 201)
+        return url.replace(PLACES["signing_secret_id"], made["signing_secret"]["id"]), body
+    if name in ("delete_secret", "delete_egress"):
+        given = BODIES[name.replace("delete", "put")]
+        await ok(client.put(url, json=given, headers=KEY), 201 if name == "delete_secret" else 200)
     if name.startswith("resume"):
         await ok(client.post(url.replace("/resume", "/pause"), json={}, headers=KEY))
     if name == "create_trigger":

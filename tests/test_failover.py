@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,9 +26,22 @@ pytestmark = pytest.mark.anyio
 SET = {"triggers": [{"id": "t", "cron": "0 0 1 1 *", "url": "http://127.0.0.1:9/x", "method": "POST"}]}
 
 
-def shard_at(url: str, **given: Any) -> Shard:
-    settings = Settings(**{"redis_url": url, "egress_allow": LOOPBACK, "lease_seconds": 2, **given})
-    return Shard(connect(settings), settings)
+ShardAt = Callable[..., Shard]
+
+
+@pytest.fixture
+async def shard_at() -> AsyncIterator[ShardAt]:
+    """Makes shards by their Redis's URL; they are closed at the end."""
+    made: list[Shard] = []
+
+    def make(url: str, **given: Any) -> Shard:
+        settings = Settings(**{"redis_url": url, "egress_allow": LOOPBACK, "lease_seconds": 2, **given})
+        made.append(Shard(connect(settings), settings))
+        return made[-1]
+
+    yield make
+    for shard in made:
+        await shard.redis.aclose()
 
 
 @pytest.fixture
@@ -45,7 +58,9 @@ def replicated(undo: ExitStack, *args: int, **given: Any) -> Replicated:
 
 
 @pytest.mark.parametrize("binary", redis_binaries().values(), ids=redis_binaries())
-async def test_after_a_sentinel_failover_everything_goes_on_by_itself(undo: ExitStack, binary: str) -> None:
+async def test_after_a_sentinel_failover_everything_goes_on_by_itself(
+    shard_at: ShardAt, undo: ExitStack, binary: str
+) -> None:
     servers = replicated(undo, 2, 3, binary=binary)
     first = servers.primary
     shard = shard_at(servers.url(3), wait_replicas=1)
@@ -70,11 +85,12 @@ async def test_after_a_sentinel_failover_everything_goes_on_by_itself(undo: Exit
         await worker.record_health()
         loops = (worker.ticker, worker.claimer, worker.finisher, worker.renewer)
         await eventually(lambda: not any(loop.failures for loop in loops))
-    await shard.redis.aclose()
 
 
 @pytest.mark.parametrize("binary", redis_binaries().values(), ids=redis_binaries())
-async def test_a_primary_that_was_demoted_is_left_for_the_new_one(undo: ExitStack, binary: str) -> None:
+async def test_a_primary_that_was_demoted_is_left_for_the_new_one(
+    shard_at: ShardAt, undo: ExitStack, binary: str
+) -> None:
     """Where Redis has one name for the primary, which leads elsewhere after a failover."""
     servers = replicated(undo, 1, binary=binary)
     shard = shard_at(servers.url())
@@ -88,10 +104,11 @@ async def test_a_primary_that_was_demoted_is_left_for_the_new_one(undo: ExitStac
         assert len(kept) == 1  # ours, that asks
     servers.promote(0)
     assert (await triggers.replace(shard, "acme", numbered(3))).revision == 2
-    await shard.redis.aclose()
 
 
-async def test_what_too_few_replicas_have_is_stored_and_not_confirmed(undo: ExitStack) -> None:
+async def test_what_too_few_replicas_have_is_stored_and_not_confirmed(
+    shard_at: ShardAt, undo: ExitStack
+) -> None:
     servers = replicated(undo, 2)
     shard = shard_at(servers.url(), wait_replicas=1, wait_replicas_seconds=0.3)
     path = f"{ACME}/triggers"
@@ -117,8 +134,6 @@ async def test_what_too_few_replicas_have_is_stored_and_not_confirmed(undo: Exit
     survivor = shard_at(f"redis://127.0.0.1:{servers.servers[1].port}/0")
     async with client_of(survivor) as client:
         assert (await ok(client.get(path)))["count"] == 2
-    await shard.redis.aclose()
-    await survivor.redis.aclose()
 
 
 CALLS = {
@@ -134,7 +149,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_every_kind_of_change_is_confirmed(redis_url: str, name: str) -> None:
+async def test_every_kind_of_change_is_confirmed(shard_at: ShardAt, redis_url: str, name: str) -> None:
     """Here by no replica at all: each is refused, and each is done."""
     loose, strict = shard_at(redis_url), shard_at(redis_url, wait_replicas=1, wait_replicas_seconds=0.01)
     operation = next(one for noun in NOUNS for one in noun.operations if one.name == name)
@@ -148,8 +163,6 @@ async def test_every_kind_of_change_is_confirmed(redis_url: str, name: str) -> N
         await refused(client.request(method, url, json=body), 503, "not_confirmed")
         after = await loose.redis.dbsize(), (await ok(client.get(f"{ACME}/audit")))["entries"]
         assert after != before
-    await loose.redis.aclose()
-    await strict.redis.aclose()
 
 
 def test_whatever_changes_something_tells_that_it_may_be_unconfirmed() -> None:
@@ -158,7 +171,9 @@ def test_whatever_changes_something_tells_that_it_may_be_unconfirmed() -> None:
             assert (NotConfirmed in operation.errors) == operation.changes, operation.name
 
 
-async def test_a_failover_between_a_write_and_its_confirmation_is_noticed(undo: ExitStack) -> None:
+async def test_a_failover_between_a_write_and_its_confirmation_is_noticed(
+    shard_at: ShardAt, undo: ExitStack
+) -> None:
     """The new primary's replicas agree with it, but it may know nothing of the write."""
     servers = replicated(undo, 2)
     shard = shard_at(servers.url(), wait_replicas=1)
@@ -173,11 +188,11 @@ async def test_a_failover_between_a_write_and_its_confirmation_is_noticed(undo: 
         await eventually(lambda: client.info("replication").get("slave1", {}).get("state") == "online")
     assert "failed over" in await moved.confirm(since, 1)
     assert await moved.confirm(await moved.history(), 2) == ""
-    await shard.redis.aclose()
-    await after.redis.aclose()
 
 
-async def test_what_is_sent_at_most_once_waits_until_a_replica_has_its_claim(undo: ExitStack) -> None:
+async def test_what_is_sent_at_most_once_waits_until_a_replica_has_its_claim(
+    shard_at: ShardAt, undo: ExitStack
+) -> None:
     servers = replicated(undo, 1)
     shard = shard_at(servers.url(), wait_replicas_seconds=0.2)
     async with Target().running() as target, worker_running(shard) as worker:

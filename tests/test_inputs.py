@@ -229,6 +229,14 @@ def test_what_is_usual_anyway_is_the_same_as_leaving_it_out() -> None:
         ({"retry_delay_seconds": 60, "retry_max_delay_seconds": 30}, "retry_max_delay_seconds", "60 s"),
         ({"retry_delay_seconds": 7200}, "retry_max_delay_seconds", "3600 unless given"),
         ({"retry_strategy": "fixed", "retry_max_delay_seconds": 30}, "retry_max_delay_seconds", "strategy"),
+        # sizes
+        ({"url": "https://example.com/" + "x" * 8180}, "url", "8192 characters"),
+        ({"headers": {f"X-{number}": "1" for number in range(101)}}, "headers", "at most 100"),
+        ({"headers": {"X-Long": "x" * 32_768}}, "headers", "32,768 bytes"),
+        ({"payload": "x" * 1_048_576}, "payload", "more than 1,048,576"),
+        ({"payload": {"list": [1] * 600_000}}, "payload", "more than 1,048,576"),
+        ({"name": "x" * 257}, "name", "<= 256"),
+        ({"description": "x" * 4097}, "description", "<= 4096"),
         # values
         ({"tags": ["x"] * 21}, "tags", "<= 20"),
         ({"tags": ["a", "", "b"]}, "tags[1]", ">= 1"),

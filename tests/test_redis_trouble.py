@@ -6,8 +6,9 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -37,26 +38,29 @@ def own(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     one.close()
 
 
-def shard_at(url: str) -> Shard:
-    settings = Settings(redis_url=url, egress_allow=LOOPBACK)
-    return Shard(connect(settings), settings)
+ShardAt = Callable[..., Shard]
 
 
-@asynccontextmanager
-async def aclosing_redis(shard: Shard) -> AsyncIterator[None]:
-    """Closes a shard's connections at the end."""
-    try:
-        yield
-    finally:
+@pytest.fixture
+async def shard_at() -> AsyncIterator[ShardAt]:
+    """Makes shards by their Redis's URL; they are closed at the end."""
+    made: list[Shard] = []
+
+    def make(url: str, **given: Any) -> Shard:
+        settings = Settings(**{"redis_url": url, "egress_allow": LOOPBACK, **given})
+        made.append(Shard(connect(settings), settings))
+        return made[-1]
+
+    yield make
+    for shard in made:
         await shard.redis.aclose()
 
 
 @asynccontextmanager
-async def running(url: str) -> AsyncIterator[tuple[httpx.AsyncClient, Target, Worker]]:
+async def running(shard_at: ShardAt, url: str) -> AsyncIterator[tuple[httpx.AsyncClient, Target, Worker]]:
     """An API, and a worker that sends every second to a target."""
     shard = shard_at(url)
     async with (
-        aclosing_redis(shard),
         Target().running() as target,
         worker_running(shard_at(url)) as worker,
         client_of(shard) as client,
@@ -78,9 +82,10 @@ async def refusal(client: httpx.AsyncClient) -> str:
 
 
 async def test_a_full_redis_refuses_changes_with_the_reason_and_firing_goes_on_when_there_is_room(
+    shard_at: ShardAt,
     own: RedisServer,
 ) -> None:
-    async with running(own.url()) as (client, _, worker):
+    async with running(shard_at, own.url()) as (client, _, worker):
         with own.client() as admin:
             await ok(client.put("/api/workspaces/other/triggers", json=SET))
             admin.config_set("maxmemory", 1)
@@ -93,9 +98,9 @@ async def test_a_full_redis_refuses_changes_with_the_reason_and_firing_goes_on_w
             admin.config_set("maxmemory", 0)
 
 
-async def test_a_slow_redis_slows_everything_and_breaks_nothing(own: RedisServer) -> None:
+async def test_a_slow_redis_slows_everything_and_breaks_nothing(shard_at: ShardAt, own: RedisServer) -> None:
     proxy = Proxy(own.socket)
-    async with proxy.running() as url, running(f"{url}/0") as (client, target, worker):
+    async with proxy.running() as url, running(shard_at, f"{url}/0") as (client, target, worker):
         proxy.delay = 0.2
         await ok(client.put(PATH, json=SET))
         assert (await ok(client.get(PATH)))["count"] == 1
@@ -107,8 +112,10 @@ async def test_a_slow_redis_slows_everything_and_breaks_nothing(own: RedisServer
         proxy.delay = 0.0
 
 
-async def test_a_redis_that_hangs_is_answered_for_in_time_however_many_call(own: RedisServer) -> None:
-    async with running(own.url()) as (client, _, worker):
+async def test_a_redis_that_hangs_is_answered_for_in_time_however_many_call(
+    shard_at: ShardAt, own: RedisServer
+) -> None:
+    async with running(shard_at, own.url()) as (client, _, worker):
         own.signal(signal.SIGSTOP)
         begun = time.monotonic()
         details = await asyncio.gather(*[refusal(client) for _ in range(10)])
@@ -118,8 +125,10 @@ async def test_a_redis_that_hangs_is_answered_for_in_time_however_many_call(own:
         await eventually(lambda: worker.ticker.failures == worker.claimer.failures == 0)
 
 
-async def test_without_free_connections_who_has_some_goes_on_and_others_are_told(own: RedisServer) -> None:
-    async with running(own.url()) as (_, target, _worker):
+async def test_without_free_connections_who_has_some_goes_on_and_others_are_told(
+    shard_at: ShardAt, own: RedisServer
+) -> None:
+    async with running(shard_at, own.url()) as (_, target, _worker):
         late = shard_at(own.url())
         with own.client() as admin:
             admin.config_set("maxclients", 1)
@@ -129,14 +138,13 @@ async def test_without_free_connections_who_has_some_goes_on_and_others_are_told
                 await eventually(lambda: len(target.received) >= before + 2)
                 admin.config_set("maxclients", 1000)
                 await ok(client.put(PATH, json=SET))
-        await late.redis.aclose()
 
 
 async def test_an_eviction_policy_is_warned_of_once_until_it_changes(
-    own: RedisServer, caplog: pytest.LogCaptureFixture
+    shard_at: ShardAt, own: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     shard = shard_at(own.url())
-    replicas = Replicas(shard)
+    replicas = Replicas(shard, look_seconds=0)
 
     async def told() -> list[str]:
         caplog.clear()
@@ -155,11 +163,10 @@ async def test_an_eviction_policy_is_warned_of_once_until_it_changes(
         assert await told() == []
         admin.config_set("maxmemory-policy", "volatile-ttl")
         assert len(await told()) == 1
-    await shard.redis.aclose()
 
 
 async def test_api_and_worker_look_at_the_policy_when_they_start(
-    own: RedisServer, caplog: pytest.LogCaptureFixture
+    shard_at: ShardAt, own: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with own.client() as admin:
         admin.config_set("maxmemory-policy", "allkeys-lru")
@@ -173,7 +180,7 @@ async def test_api_and_worker_look_at_the_policy_when_they_start(
         await eventually(lambda: "allkeys-lru" in caplog.text)
 
 
-async def test_what_redis_it_is_is_known_without_config(own: RedisServer) -> None:
+async def test_what_redis_it_is_is_known_without_config(shard_at: ShardAt, own: RedisServer) -> None:
     with own.client() as admin:
         admin.acl_setuser("limited", enabled=True, nopass=True, keys="*", commands=["+@all", "-config"])
         admin.config_set("maxmemory", 100_000_000)
@@ -185,4 +192,3 @@ async def test_what_redis_it_is_is_known_without_config(own: RedisServer) -> Non
     assert found.used_memory > 100_000
     assert found.max_clients >= found.clients >= 1
     assert len(found.history) == 40
-    await shard.redis.aclose()

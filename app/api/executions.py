@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -26,9 +26,7 @@ from app.declared.masking import View, mask_headers, mask_payload, mask_url
 from app.errors import (
     AlreadyRetried,
     ExecutionFinished,
-    Fault,
     IdempotencyConflict,
-    InvalidRequest,
     NotDeadLetter,
     NotFound,
 )
@@ -163,7 +161,8 @@ async def list_executions(shard: Shard, workspace_id: WorkspaceId, query: ListQu
     when they were queued, and the slot of those that wait for a free place. A page may hold fewer than
     `limit` where matches are rare: go on while there is a `next_cursor`.
     """
-    return await _list(shard, workspace_id, query, query.trigger, query.tag)
+    page = await store.list_newest(shard, workspace_id, **filters_of(query, query.trigger, query.tag))
+    return _shown_page(workspace_id, page)
 
 
 @noun.operation("GET", "/triggers/{trigger_id}/executions", errors=(NotFound,))
@@ -172,7 +171,8 @@ async def list_trigger_executions(
 ) -> ExecutionList:
     """Executions of one trigger, newest first."""
     await need_trigger(shard, workspace_id, trigger_id)
-    return await _list(shard, workspace_id, query, trigger_id, None)
+    page = await store.list_newest(shard, workspace_id, **filters_of(query, trigger_id))
+    return _shown_page(workspace_id, page)
 
 
 @noun.operation("GET", "/executions/stats")
@@ -311,23 +311,20 @@ async def delete_dead_letters(shard: Shard, workspace_id: WorkspaceId, query: Le
     return LettersDeleted(workspace_id=workspace_id, deleted=deleted)
 
 
-async def _list(
-    shard: Shard, workspace: str, query: TriggerExecutionsQuery, trigger: str | None, tag: str | None
-) -> ExecutionList:
-    try:
-        page = await store.list_newest(
-            shard,
-            workspace,
-            state=query.state,
-            trigger=trigger,
-            tag=tag,
-            since=ms_of(query.since),
-            until=ms_of(query.until),
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-    except ValueError as error:
-        raise InvalidRequest("The cursor is not valid.", [Fault("cursor", str(error))]) from error
+def filters_of(query: TriggerExecutionsQuery, trigger: str | None, tag: str | None = None) -> dict[str, Any]:
+    """What a query asks of a list."""
+    return {
+        "state": query.state,
+        "trigger": trigger,
+        "tag": tag,
+        "since": ms_of(query.since),
+        "until": ms_of(query.until),
+        "limit": query.limit,
+        "cursor": query.cursor,
+    }
+
+
+def _shown_page(workspace: str, page: store.Page) -> ExecutionList:
     return ExecutionList(
         workspace_id=workspace,
         count=len(page.executions),

@@ -9,7 +9,7 @@ from msgspec import Meta
 from app.api.fields import Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about
 from app.api.operations import Call, Noun
 from app.api.trigger_inputs import Condition, Planning
-from app.api.trigger_sets import CHANGE_ERRORS, plan_of
+from app.api.trigger_sets import MAKE_ERRORS, plan_of
 from app.api.trigger_shapes import ETAG, Revision, SetPlan, ShownChange, etag, fields_of, shown_fields
 from app.api.views import Reveal, view_of
 from app.clock import rfc3339
@@ -152,7 +152,7 @@ async def diff_revisions(
     "POST",
     "/{revision}/rollback",
     headers=ETAG,
-    errors=(*CHANGE_ERRORS, ConfirmationRequired, NotFound),
+    errors=(*MAKE_ERRORS, ConfirmationRequired, NotFound),
 )
 async def roll_back(
     shard: Shard,

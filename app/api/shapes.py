@@ -197,5 +197,10 @@ async def need_trigger(shard: Shard, workspace: str, trigger: TriggerId) -> Trig
     """A trigger of the set; raises :class:`NotFound`."""
     found = await catalog.read_one(shard, workspace, trigger)
     if found is None:
-        raise NotFound(f"There is no trigger {trigger!r} in {workspace!r}.")
+        raise no_trigger(workspace, trigger)
     return found
+
+
+def no_trigger(workspace: str, trigger: str) -> NotFound:
+    """The error about a trigger that does not exist."""
+    return NotFound(f"There is no trigger {trigger!r} in {workspace!r}.")

@@ -37,21 +37,22 @@ from app.declared.inputs import ReplaceInput
 from app.declared.masking import View, mask_url
 from app.errors import (
     ConfirmationRequired,
-    Fault,
-    InvalidRequest,
     ReplaceConflict,
     RevisionConflict,
+    TooManyTriggers,
+    TooManyWorkspaces,
     WorkspaceErasing,
 )
 from app.formats import Cursor
 from app.models import Changes, Definition, Standing, State, Trigger
 from app.plan import plan_replace
-from app.store import Shard, catalog, workspaces
+from app.store import Shard, catalog, outgoing, workspaces
 from app.store import triggers as store
 
 noun = Noun("triggers", "What to send and when: a workspace's set, and each trigger of it.", TRIGGERS_PATH)
 
 CHANGE_ERRORS = (ReplaceConflict, WorkspaceErasing, RevisionConflict)
+MAKE_ERRORS = (*CHANGE_ERRORS, TooManyTriggers, TooManyWorkspaces)
 
 _PAGE = 100
 
@@ -116,9 +117,9 @@ class TriggersQuery(Reveal, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 @noun.operation(
-    "PUT", body=ReplaceInput, headers=ETAG, errors=(*CHANGE_ERRORS, ConfirmationRequired), name="put_triggers"
+    "PUT", body=ReplaceInput, headers=ETAG, errors=(*MAKE_ERRORS, ConfirmationRequired), name="put_triggers"
 )
-@noun.operation("POST", body=ReplaceInput, headers=ETAG, errors=(*CHANGE_ERRORS, ConfirmationRequired))
+@noun.operation("POST", body=ReplaceInput, headers=ETAG, errors=(*MAKE_ERRORS, ConfirmationRequired))
 async def replace_triggers(
     shard: Shard, call: Call, workspace_id: WorkspaceId, query: Planning, headers: Condition, body: bytes
 ) -> TriggersReplaced | SetPlan:
@@ -180,7 +181,7 @@ async def list_triggers(
     )
 
 
-@noun.operation("DELETE", headers=ETAG, errors=(*CHANGE_ERRORS, ConfirmationRequired))
+@noun.operation("DELETE", headers=ETAG, errors=(*MAKE_ERRORS, ConfirmationRequired))
 async def delete_triggers(
     shard: Shard, call: Call, workspace_id: WorkspaceId, query: Confirm, headers: Condition
 ) -> TriggersDeleted:
@@ -210,6 +211,7 @@ async def plan_of(
     now = await shard.now_ms()
     if not any_at:
         await store.check_past(shard, workspace, wanted, now, in_set=True)
+    await outgoing.check_secrets(shard, workspace, wanted, in_set=True)
     paused = own is not None and own.pause is not None
     plan = await asyncio.to_thread(plan_replace, workspace, live.triggers, wanted, now, paused)
     size = len(live.triggers)
@@ -224,12 +226,7 @@ async def _listed(
     matches = _matcher(query, view)
     if query.limit is None and query.cursor is None:
         return await _all(shard, workspace, query, matches)
-    after = None
-    if query.cursor is not None:
-        try:
-            after = read_cursor(query.cursor)
-        except ValueError as error:
-            raise InvalidRequest("The cursor is not valid.", [Fault("cursor", str(error))]) from error
+    after = None if query.cursor is None else read_cursor(query.cursor)
     limit = query.limit or _PAGE
     if query.sort == "next_run":
         page = await catalog.soonest(shard, workspace, matches, after=after, limit=limit)

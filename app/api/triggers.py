@@ -12,8 +12,9 @@ from msgspec import Meta, Struct
 
 from app.api.fields import TriggerId, WorkspaceAnswer, WorkspaceId
 from app.api.operations import Call, Noun
+from app.api.shapes import need_trigger, no_trigger
 from app.api.trigger_inputs import TRIGGERS_PATH, Condition, read_defaults, unmask
-from app.api.trigger_sets import CHANGE_ERRORS
+from app.api.trigger_sets import CHANGE_ERRORS, MAKE_ERRORS
 from app.api.trigger_shapes import ETAG, Revision, TriggerAnswer, etag, shown_trigger
 from app.api.views import Reveal, view_of
 from app.declared.bodies import parse_patch, parse_trigger
@@ -51,7 +52,7 @@ class PauseInput(Struct, frozen=True, forbid_unknown_fields=True):
     body=TriggerInput,
     status=201,
     headers={**ETAG, "Location": "The trigger's own path."},
-    errors=(*CHANGE_ERRORS, TriggerExists),
+    errors=(*MAKE_ERRORS, TriggerExists),
 )
 async def create_trigger(
     shard: Shard, call: Call, workspace_id: WorkspaceId, headers: Condition, body: bytes
@@ -86,7 +87,7 @@ async def get_trigger(
 
 
 @noun.operation(
-    "PUT", "/{trigger_id}", body=TriggerInput, status=(200, 201), headers=ETAG, errors=CHANGE_ERRORS
+    "PUT", "/{trigger_id}", body=TriggerInput, status=(200, 201), headers=ETAG, errors=MAKE_ERRORS
 )
 async def put_trigger(
     shard: Shard,
@@ -193,20 +194,13 @@ async def resume_trigger(
     return await _answer(shard, call, workspace_id, trigger_id)
 
 
-def no_trigger(workspace: str, trigger: str) -> NotFound:
-    """The error about a trigger that does not exist."""
-    return NotFound(f"There is no trigger {trigger!r} in {workspace!r}.")
-
-
 async def _answer(
     shard: Shard, call: Call, workspace: str, trigger: str, query: Reveal | None = None
 ) -> TriggerAnswer:
     """A trigger as it is now; raises :class:`NotFound`."""
     view = view_of(call, query)
     revision = await revisions.current(shard, workspace)
-    stored = await catalog.read_one(shard, workspace, trigger)
-    if stored is None:
-        raise no_trigger(workspace, trigger)
+    stored = await need_trigger(shard, workspace, trigger)
     call.headers["etag"] = etag(revision)
     shown = shown_trigger(workspace, stored, view)
     return TriggerAnswer(workspace_id=workspace, revision=revision, trigger=shown)

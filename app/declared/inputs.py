@@ -167,6 +167,7 @@ class PatchInput(TriggerInput, frozen=True, kw_only=True, forbid_unknown_fields=
     So a patch can't put a null into an object that is the payload; a PUT of the whole trigger can.
     """
 
+    # What a whole trigger needs may be left out here: wider than in the class above, which is meant.
     url: of.Url | UnsetType = UNSET  # type: ignore[assignment]
     method: of.Verb | UnsetType = UNSET  # type: ignore[assignment]
 

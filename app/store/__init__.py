@@ -4,7 +4,7 @@ Redis is authoritative for everything. ``Shard`` is the handle of what belongs t
 all of them, and the modules beside them hold the operations:
 ``triggers`` (replace and read a set), ``ticking`` (fire and refill), ``queue`` (claim, renew, finish),
 ``executions`` (reads), ``upkeep`` (clearing and trimming), ``replicas`` (confirming writes), ``server`` (what
-Redis it is). ``connection`` finds the primary.
+Redis it is). ``connection`` finds the primary, ``cluster`` a shard's.
 """
 
 from app.store.connection import connect

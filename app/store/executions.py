@@ -78,7 +78,7 @@ async def list_everywhere(
     The time that the list goes by is the end of finished ones; of open ones when they were made, and the slot
     of those that wait for a free place. ``since`` (inclusive) and ``until`` (exclusive) bound it, in ms.
     ``tag``: only of triggers that have it now. Looks at a bounded number of executions, so a page may hold
-    fewer than there are. Raises ``ValueError`` for a cursor that is none of ours.
+    fewer than there are. Raises :class:`InvalidRequest` for a cursor that is none of ours.
     """
     states = frozenset({state} if isinstance(state, State) else state or State)
     after = read_cursor(cursor) if cursor else None
@@ -127,6 +127,11 @@ async def waits_in(shard: Shard, workspace: str, ids: Sequence[str]) -> list[str
         )
         for i in range(len(ids))
     ]
+
+
+async def places_held(shard: Shard, workspace: str) -> int:
+    """How many of its places a workspace's executions hold: ready or running ones."""
+    return await reply(shard.redis.zcard(shard.keys.of(workspace, "admitted")))
 
 
 async def last_slots(shard: Shard, workspace: str, trigger: str) -> list[LastSlot]:

@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 from app.errors import SealError
 from app.keys import split_execution_id
 from app.models import ArqJob, Attempt, State
+from app.store import witness
 from app.store.shard import Shard, pack
 
 OFTEN_OPENED = 4096  # bytes; larger definitions are opened anew each time, so that memory stays bounded
@@ -29,7 +30,7 @@ class Claimed(Struct, frozen=True):
     definition: bytes
     anchor: int  # from where the trigger's interval counts, ms; 0 for none
     token: str
-    secrets: tuple[bytes, ...] = ()  # the workspace's, which sign its requests; while rotated, more than one
+    outgoing: int = 0  # version of what the workspace's requests go out with; 0: nothing
     unreadable: str = ""  # why there is no definition: its key is missing
 
 
@@ -37,7 +38,7 @@ class Claim(Struct, frozen=True):
     """The reply to a claim. Times are ms since the epoch, by Redis's clock."""
 
     now: int
-    next_ready: int | None  # the earliest score that remains in the queue
+    next_ready: int | None  # when the next may be ready
     executions: list[Claimed]
 
 
@@ -71,16 +72,33 @@ async def claim(shard: Shard, worker: str, number: int, at_most: int) -> Claim:
         at_most,
         int(shard.settings.lease_seconds * 1000),
         shard.settings.max_takeovers,
+        witness.testimony(shard),
     )
+    witness.hear(shard, reply[2], reply[0])
+    outgoing = {
+        name.decode(): int(version) for name, version in zip(reply[3][::2], reply[3][1::2], strict=True)
+    }
     executions = []
-    for index in range(2, len(reply), 5):
+    for index in range(4, len(reply), 5):
         id_, job, definition, anchor, token = reply[index : index + 5]
         execution = id_.decode()
         workspace, trigger, slot = split_execution_id(execution)
         attempts = _job.decode(job).k.get("attempts", [])
         plain, unreadable = _opened(shard, definition)
-        claimed = Claimed(execution, workspace, trigger, slot, attempts, plain, anchor, token.decode())
-        executions.append(structs.replace(claimed, unreadable=unreadable) if unreadable else claimed)
+        executions.append(
+            Claimed(
+                execution,
+                workspace,
+                trigger,
+                slot,
+                attempts,
+                plain,
+                anchor,
+                token.decode(),
+                outgoing.get(workspace, 0),
+                unreadable,
+            )
+        )
     return Claim(reply[0], None if reply[1] < 0 else reply[1], executions)
 
 

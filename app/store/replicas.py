@@ -10,10 +10,9 @@ when the primary's history (its replication id) is the one from before the write
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import time
 from contextlib import suppress
 
-from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from app.store.server import Server, history_of, look, replicas_of
@@ -26,14 +25,15 @@ _WARN_AGAIN_SECONDS = 3600.0
 
 
 class Replicas:
-    """What a process knows of the primary and the replicas of a shard, and of others in the same Redis."""
+    """What a process knows of its shard's primary and replicas."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, look_seconds: float = _LOOK_SECONDS) -> None:
         self._shard = shard
+        self._look_seconds = look_seconds
         self._history = ""  # of the primary; empty: not known yet
         self._connected = 0  # replicas, when we looked last
-        self._warned: dict[str, float] = {}  # warning → when it is due again; in looks
-        self._looks = 0.0  # seconds
+        self._warned: dict[str, float] = {}  # warning → when it was logged, by the monotonic clock
+        self._next_look = 0.0
 
     @property
     def connected(self) -> int:
@@ -57,17 +57,20 @@ class Replicas:
         return server
 
     async def watch(self) -> float:
-        """Look, and log what is wrong with how Redis is run: when it is new, and again every hour. Returns
-        the seconds until the next look.
+        """Look now and then, and log what is wrong with how Redis is run: when it is new, and again every
+        hour. Returns the seconds until the next look; several may watch, and it is looked once.
         """
+        now = time.monotonic()
+        if now < self._next_look:
+            return self._next_look - now
         warnings = (await self.look()).warnings()
-        self._warned = {one: due for one, due in self._warned.items() if one in warnings}
+        self._next_look = now + self._look_seconds
+        self._warned = {one: at for one, at in self._warned.items() if one in warnings}
         for warning in warnings:
-            if self._warned.get(warning, 0.0) <= self._looks:
+            if warning not in self._warned or now - self._warned[warning] >= _WARN_AGAIN_SECONDS:
                 log.warning("%s", warning)
-                self._warned[warning] = self._looks + _WARN_AGAIN_SECONDS
-        self._looks += _LOOK_SECONDS
-        return _LOOK_SECONDS
+                self._warned[warning] = now
+        return self._look_seconds
 
     async def confirm(self, since: str, wanted: int) -> str:
         """Wait until that many replicas have all that this process has written since :meth:`history` told
@@ -88,9 +91,3 @@ class Replicas:
         if confirmed < wanted:
             return f"{confirmed} of {wanted} replicas have it after {seconds:g} s"
         return ""
-
-
-def replicas_by_shard(shards: Iterable[Shard]) -> dict[Shard, Replicas]:
-    """What there is to know of each shard: of those in one Redis the same."""
-    known: dict[Redis, Replicas] = {}
-    return {shard: known.setdefault(shard.redis, Replicas(shard)) for shard in shards}

@@ -10,6 +10,7 @@ from app.errors import WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
 from app.store.cluster import connect_to_owner, is_cluster
 from app.store.connection import connect
+from app.store.replicas import Replicas
 from app.store.shard import Shard
 
 FORMAT = 1  # of what is stored; a process refuses a later one
@@ -22,6 +23,7 @@ class Shards:
     def __init__(self, shards: Sequence[Shard]) -> None:
         self._all = tuple(shards)
         self._verified = -_BELIEVED_SECONDS
+        self._replicas = {id(shard.redis): Replicas(shard) for shard in reversed(self._all)}
 
     def __iter__(self) -> Iterator[Shard]:
         return iter(self._all)
@@ -45,6 +47,15 @@ class Shards:
     def of(self, workspace: str) -> Shard:
         """The shard that has a workspace."""
         return self._all[shard_number(workspace, len(self._all))]
+
+    def replicas_of(self, shard: Shard) -> Replicas:
+        """The replicas of the Redis that has a shard; shards that have the same one share them."""
+        return self._replicas[id(shard.redis)]
+
+    @property
+    def replicas(self) -> list[Replicas]:
+        """Those of every Redis."""
+        return list(self._replicas.values())
 
     def split(self, workspaces: Iterable[str]) -> list[tuple[Shard, list[str]]]:
         """Workspaces by the shard that has them; shards without any are left out."""

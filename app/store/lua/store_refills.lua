@@ -35,7 +35,11 @@ local function miss(workspace, trigger, born, run)
   for _, slot in ipairs(slots) do
     local id = workspace .. ':' .. trigger .. ':' .. whole(slot)
     count(workspace, trigger, slot, 'missed:' .. reason, -1) -- its end counts it
-    end_execution(id, { a = { workspace, trigger, slot, born }, et = now }, 'missed', reason, {})
+    if redis.call('EXISTS', job_key(id), result_key(id)) > 0 then
+      count(workspace, trigger, slot, 'due', -1) -- the clock went back: this slot has had its execution
+    else
+      end_execution(id, { a = { workspace, trigger, slot, born }, et = now }, 'missed', reason, {})
+    end
   end
 end
 
