@@ -63,6 +63,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_audit: Positive = 10_000
     encryption_keys: str = ""
 
+    on_data_loss: str = "hold"
+    data_loss_tolerance_seconds: Annotated[float, Meta(ge=0)] = 10.0
+    max_clock_jump_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    state_dir: str = ""
+
     worker_port: Port = 0
     max_jobs: Positive = 100
     max_concurrency: Count = 10
@@ -232,6 +237,25 @@ HELP: dict[str, tuple[str, str]] = {
         " first encrypts URLs, header values, payloads and secrets in Redis, all decrypt. Empty: they are"
         " stored as they are",
     ),
+    "on_data_loss": (
+        "CRONSPACE_ON_DATA_LOSS",
+        "What happens when Redis was emptied or rolled back: hold (nothing is fired until an admin resumes)"
+        " or continue",
+    ),
+    "data_loss_tolerance_seconds": (
+        "CRONSPACE_DATA_LOSS_TOLERANCE_SECONDS",
+        "A shorter time that Redis lost is logged and recorded, and never holds firing: a failover or a crash"
+        " may lose the last second",
+    ),
+    "max_clock_jump_seconds": (
+        "CRONSPACE_MAX_CLOCK_JUMP_SECONDS",
+        "A longer jump of Redis's clock holds firing until the clock is back or an admin resumes; 0: never",
+    ),
+    "state_dir": (
+        "CRONSPACE_STATE_DIR",
+        "Folder in which each host keeps what it saw of Redis last, so that a loss is noticed although every"
+        " process restarted; empty: in memory only",
+    ),
     "worker_port": (
         "CRONSPACE_WORKER_PORT",
         "Port of a worker's /live, /ready and /metrics, at the address CRONSPACE_HOST; 0: none",
@@ -333,6 +357,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 CHOICES = {
     "auth": ("", "tokens", "jwt", "none"),
     "docs": ("public", "authenticated", "off"),
+    "on_data_loss": ("hold", "continue"),
     "metrics": ("public", "authenticated", "off"),
     "log_format": ("auto", "json", "text"),
 }

@@ -63,6 +63,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     held: int  # executions that hold a place of the workspace
     deadline_seconds: float
     worker_seen: int | None  # when a worker last called, ms
+    firing_held: str  # why nothing at all is fired; empty: it is
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -197,6 +198,9 @@ def _holds(facts: Facts) -> Iterator[Finding]:
             f"Its next slot can't be computed, which is tried again every five minutes: {trigger.error}."
         )
         yield Finding("schedule_error", message)
+    if facts.firing_held:
+        message = f"{facts.firing_held} Nothing is fired or sent until an admin resumes."
+        yield Finding("firing_held", message)
     seen = facts.worker_seen
     if seen is None or facts.now - seen > SILENCE_MS:
         told = (

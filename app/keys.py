@@ -39,8 +39,11 @@ class Keys:
         self.tag = f"{{{shard}}}"
         self.prefix = f"cs:{self.tag}:"
         # HASH: serial (the last number given to a change), pulse (when a worker last called, ms),
-        # takeover_after (ms), strays (queue entries that were none of ours). Every script is routed by it.
+        # takeover_after (ms), strays (queue entries that were none of ours), and what the witness needs:
+        # epoch, beat, … (see ``store/lua/_witness.lua``). Every script is routed by it.
         self.root = f"{self.prefix}shard"
+        # ZSET: beat → its time, ms; the last ones
+        self.beats = f"{self.prefix}beats"
         # ZSET: workspace → the earliest slot in its own due index, ms
         self.due = f"{self.prefix}due"
         # ZSET: arq's queue: arq job id → ready time of a queued or retrying execution, lease expiry of a
@@ -59,6 +62,8 @@ class Keys:
         self.clears = f"{self.prefix}clears"  # workspace with executions of removed triggers
         self.trims = f"{self.prefix}trims"  # workspace with finished executions that get too old
         self.erases = f"{self.prefix}erases"  # workspace that is being erased
+        # ZSET: workspace → version of what its requests go out with beside its triggers, if anything
+        self.outgoing = f"{self.prefix}outgoing"
         # HASH: what happened since ever, over all workspaces → how often: due, each final state (with its
         # reason), takeovers
         self.totals = f"{self.prefix}totals"
@@ -67,8 +72,6 @@ class Keys:
         self.worker_facts = f"{self.prefix}worker-facts"
         # STRING: that Redis takes writes was tried; it goes by itself
         self.write_probe = f"{self.prefix}write-probe"
-        # ZSET: workspace → version of what its requests go out with beside its triggers, if anything
-        self.outgoing = f"{self.prefix}outgoing"
         # What belongs to no shard lies in the first one, whose tag it carries, so that every process finds it
         # however many shards there are.
         # HASH: API key's id → the key (msgpack, see ``app/auth/keys.py``)

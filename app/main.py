@@ -30,6 +30,7 @@ from app.api import (
     revisions,
     signing_secrets,
     stats,
+    system,
     trigger_sets,
     triggers,
     workspaces,
@@ -46,6 +47,7 @@ from app.listener import listen
 from app.logs import set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
+from app.store.memory import Memory
 from app.store.rotation import warn_of_keys
 from app.telemetry.figures import of_process
 from app.telemetry.metrics import OF_API
@@ -76,6 +78,7 @@ NOUNS = (
     egress.noun,
     api_keys.noun,
     audit.noun,
+    system.noun,
     health.noun,
 )
 
@@ -89,7 +92,12 @@ def create_app(settings: Settings, shards: Shards | None = None, traces: Traces 
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watching = [asyncio.create_task(Loop("watcher", one.watch).run()) for one in used.replicas]
+        memories = [Memory(shard) for shard in used]
+        for memory in memories:
+            memory.recall()
+        loops = [Loop("watcher", one.watch) for one in used.replicas]
+        loops += [Loop("witness", memory.once) for memory in memories]
+        watching = [asyncio.create_task(loop.run()) for loop in loops]
         watching.append(asyncio.create_task(warn_of_keys(used)))
         try:
             yield
@@ -97,6 +105,8 @@ def create_app(settings: Settings, shards: Shards | None = None, traces: Traces 
             for one in watching:
                 one.cancel()
             await asyncio.wait(watching)
+            for memory in memories:
+                memory.save()
         if shards is None:
             await used.aclose()
 

@@ -16,6 +16,7 @@ Code = Literal[
     "schedule_finished",
     "schedule_error",
     "no_worker",
+    "firing_held",
     "next_slot",
     "slot_overdue",
     "slots_being_computed",

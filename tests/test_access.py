@@ -83,6 +83,8 @@ ALLOWED_FROM: dict[str, str] = {
     "get_general_audit": "admin for all workspaces",
     "put_egress": "admin for all workspaces",
     "delete_egress": "admin for all workspaces",
+    "get_system": "read",
+    "resume_system": "admin for all workspaces",
 }
 ORDER = [
     "nobody in particular",

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from bench.due import Due, different_patterns, find_faults, make_due, one_pattern
-from bench.lab import ROOT, clean_environment
 from bench.result import Figure, percentile
 from bench.rows import ROWS
 from bench.sides import find_bullmq
 from bench.target import Arrival
+from lab.processes import ROOT, clean_environment
 
 pytestmark = pytest.mark.xdist_group("bench")
 

@@ -25,7 +25,7 @@ from app.models import Attempt, pack_definition
 from app.store.queue import Claimed, Ended
 from workers import delivery
 from workers.outgoing import Ready
-from workers.transport import Transport
+from workers.transport import Transport, tls_context
 
 pytestmark = pytest.mark.anyio
 
@@ -291,6 +291,23 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     return context
+
+
+async def test_the_systems_certificates_are_read_once_however_many_requests_begin_at_once(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+
+    def counting() -> ssl.SSLContext:
+        nonlocal read
+        read += 1
+        return tls_context()
+
+    monkeypatch.setattr("workers.transport.tls_context", counting)
+    async with Target(b"no TLS").running() as plain:
+        url = plain.url.replace("http:", "https:")
+        await asyncio.gather(*(send(transport, url=url, timeout_seconds=0.5) for _ in range(20)))
+    assert read == 1
 
 
 async def test_bad_tls_is_told_apart(transport: Transport, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
     claimer ─► executions become requests      finisher ──► outcomes are recorded
     renewer ─► leases stay alive               janitor ───► what is over is cleared away
     listener ► wakes ticker and claimer        health ────► arq's health check, and a heartbeat
-    watcher ─► looks at how Redis is run
+    watcher ─► looks at how Redis is run       witness ──► a loss of data is noticed, also by the next process
 
 arq's own loop claims one job at a time and ends at the first Redis error; its queue, its job and result
 format, its job ids and its health check are what we keep of it.
@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -32,6 +30,7 @@ from app.config import Settings
 from app.loops import Loop
 from app.models import State
 from app.store import Shard, queue, ticking, upkeep, workers
+from app.store.memory import Memory
 from app.store.queue import Claimed, Ended
 from app.store.replicas import Replicas
 from app.store.shard import pack, unpack
@@ -116,21 +115,21 @@ class Worker(arq.Worker):
             job_serializer=pack,
             job_deserializer=unpack,
         )
-        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        self.name = shard.name
         self.settings: Settings = settings
         self._shard = shard
         self._transport = transport
         self._replicas = replicas or Replicas(shard)
-        self._traces = traces
         self._places = places or Places(settings.max_jobs)
         self._outgoing = OutgoingCache(shard)
+        self._traces = traces
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
         self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
         self._ended: list[Ended] = []
         self._clock_offset = 0.0  # Redis's clock minus the monotonic one, ms
         self._started = 0  # by Redis's clock, ms; 0: not yet
-        self._next_slot: int | None = None  # as the ticker knew last
+        self._next_look: int | None = None  # as the ticker knew last
         self._lag = 0  # how late the ticker came to a slot since the last heartbeat at most, ms
         self.account = account or Account(settings.statistics_seconds)
         self.ticker = self._loop("ticker", self.tick)
@@ -143,6 +142,8 @@ class Worker(arq.Worker):
         self.health = self._loop("health", self.report_health)
         self.watcher = self._loop("watcher", self._replicas.watch)
         self._hosts = HostPlaces(shard, self._identity) if settings.max_concurrency_per_host else None
+        self._memory = Memory(shard)
+        self.witness = self._loop("witness", self._memory.once)
         self._stop = asyncio.Event()
 
     def _loop(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
@@ -152,9 +153,10 @@ class Worker(arq.Worker):
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
         log.info("works: %d places, queue %s", self.max_jobs, self.queue_name)
         taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener, self.watcher)
-        keeping = [self.finisher, self.renewer, self.health]
+        keeping = [self.finisher, self.renewer, self.health, self.witness]
         if self._hosts is not None:
             keeping.append(self._hosts.keeper)
+        self._memory.recall()
         tasks = {loop: asyncio.create_task(loop.run()) for loop in (*taking, *keeping)}
         stopped = asyncio.create_task(self._stop.wait())
         try:
@@ -192,6 +194,7 @@ class Worker(arq.Worker):
             await asyncio.wait(list(self.tasks.values()))
         self.finisher.stop()
         await asyncio.wait([tasks[self.finisher]], timeout=_LAST_CALL_SECONDS)
+        self._memory.save()
         tasks[self.finisher].cancel()  # one at a time takes from what ended
         await asyncio.wait([tasks[self.finisher]])
         await self._flush()
@@ -229,9 +232,9 @@ class Worker(arq.Worker):
         fired = await ticking.fire_due(self._shard)
         self._set_clock(fired.now)
         self.account.ticked(fired, time.monotonic() - begun)
-        if fired.handled and self._next_slot is not None:
-            self._lag = max(self._lag, fired.now - self._next_slot)
-        self._next_slot = fired.next_look
+        if fired.handled and self._next_look is not None:
+            self._lag = max(self._lag, fired.now - self._next_look)
+        self._next_look = fired.next_look
         if fired.made:
             self.claimer.wake()
         if fired.dry:
@@ -327,7 +330,9 @@ class Worker(arq.Worker):
         return self.settings.lease_seconds / 3
 
     async def clean(self) -> float:
-        """Clear away what removed triggers left, and what is too old."""
+        """Clear away what removed triggers left, and what is too old, unless the time is in question."""
+        if self._shard.witness.why == "clock_jump":
+            return _JANITOR_SECONDS
         cleared = await upkeep.clear_removed(self._shard)
         trimmed = await upkeep.trim_finished(self._shard)
         erased = await upkeep.finish_erasing(self._shard)
@@ -508,7 +513,8 @@ class Worker(arq.Worker):
             self.jobs_failed += 1
 
     def _set_clock(self, redis_ms: int) -> None:
-        self._clock_offset = redis_ms - time.monotonic() * 1000
+        if self._shard.witness.why != "clock_jump":
+            self._clock_offset = redis_ms - time.monotonic() * 1000
 
     def _now(self) -> int:
         """Redis's clock, in ms, carried on by the monotonic one: this host's may be wrong."""

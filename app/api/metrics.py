@@ -19,7 +19,7 @@ from app.health_score import consecutive_failures, health_score
 from app.keys import execution_id
 from app.models import Execution, LastSlot, State, Trigger
 from app.schedule import schedule_of
-from app.store import Shard, catalog, executions, history, ticking, workspaces
+from app.store import Shard, catalog, executions, history, witness, workspaces
 from app.tally import tally
 from app.wording import Code
 
@@ -168,8 +168,9 @@ async def _facts(shard: Shard, workspace: str, trigger: str) -> Facts:
     newest = execution_id(workspace, trigger, last[0].slot) if last else None
     if found is not None:
         spans += [Span(since, until, 0, "workspace_paused", note) for since, until, note in found.spans]
+    status = await witness.status(shard)
     return Facts(
-        now=await shard.now_ms(),
+        now=status.now,
         workspace=workspace,
         trigger_id=trigger,
         trigger=await catalog.read_one(shard, workspace, trigger),
@@ -182,7 +183,8 @@ async def _facts(shard: Shard, workspace: str, trigger: str) -> Facts:
         max_rate=goes.max_rate,
         held=await executions.places_held(shard, workspace),
         deadline_seconds=shard.settings.start_deadline_seconds,
-        worker_seen=await ticking.worker_seen(shard),
+        worker_seen=status.worker_seen,
+        firing_held=" ".join(hold.detail for hold in status.holds),
     )
 
 

@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 from app.errors import SealError
 from app.keys import split_execution_id
 from app.models import ArqJob, Attempt, State
+from app.store import witness
 from app.store.shard import Shard, pack
 
 OFTEN_OPENED = 4096  # bytes; larger definitions are opened anew each time, so that memory stays bounded
@@ -71,12 +72,14 @@ async def claim(shard: Shard, worker: str, number: int, at_most: int) -> Claim:
         at_most,
         int(shard.settings.lease_seconds * 1000),
         shard.settings.max_takeovers,
+        witness.testimony(shard),
     )
+    witness.hear(shard, reply[2], reply[0])
     outgoing = {
-        name.decode(): int(version) for name, version in zip(reply[2][::2], reply[2][1::2], strict=True)
+        name.decode(): int(version) for name, version in zip(reply[3][::2], reply[3][1::2], strict=True)
     }
     executions = []
-    for index in range(3, len(reply), 5):
+    for index in range(4, len(reply), 5):
         id_, job, definition, anchor, token = reply[index : index + 5]
         execution = id_.decode()
         workspace, trigger, slot = split_execution_id(execution)

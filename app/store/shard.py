@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
+import socket
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import cache, lru_cache
@@ -18,9 +20,11 @@ from redis.asyncio.client import Pipeline
 from redis.commands.core import AsyncScript
 from redis.exceptions import ResponseError
 
+from app import clock
 from app.config import Settings
 from app.keys import Keys
 from app.sealing import Sealer, parse_keys
+from app.witness import Witness
 
 if TYPE_CHECKING:
     from app.telemetry.tracing import Traces
@@ -60,10 +64,17 @@ def script_sha(name: str) -> str:
 
 
 class Shard:
-    """One shard. ``now`` is for tests: it gives the time in ms that scripts take for Redis's own."""
+    """One shard. ``now`` is for tests: it gives the time in ms that scripts take for Redis's own; ``steady``
+    gives the seconds of this process's own clock that it is held against (with ``now``: none unless given).
+    """
 
     def __init__(
-        self, redis: Redis, settings: Settings, number: int = 0, now: Callable[[], int] | None = None
+        self,
+        redis: Redis,
+        settings: Settings,
+        number: int = 0,
+        now: Callable[[], int] | None = None,
+        steady: Callable[[], float] | None = None,
     ) -> None:
         self.redis = redis
         self.settings = settings
@@ -74,6 +85,15 @@ class Shard:
         self.open_again = lru_cache(maxsize=4096)(self.sealer.open)
         self._now = now
         self._taker, self._takes = uuid.uuid4().hex[:12], 0
+        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        self.witness = Witness(
+            self.name,
+            self._taker,
+            tolerance=int(settings.data_loss_tolerance_seconds * 1000),
+            max_jump=int(settings.max_clock_jump_seconds * 1000),
+            holds=settings.on_data_loss == "hold",
+            steady=steady or (clock.steady if now is None else None),
+        )
         self._scripts: dict[str, AsyncScript] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.policy = pack(

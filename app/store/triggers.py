@@ -21,6 +21,7 @@ from app.errors import (
     InvalidRequest,
     ReplaceConflict,
     RevisionConflict,
+    StoreUnavailable,
     TooManyTriggers,
     WorkspaceErasing,
 )
@@ -199,8 +200,9 @@ async def edit(
 async def fire_before(shard: Shard, workspace: str) -> bool:
     """Fire what is due of a workspace: what was due before a change is accounted for as it was before.
 
-    False when that can't be done: memory is full, or slots fall due faster than they are fired. A change goes
-    in all the same.
+    False when that can't be done: memory is full, firing is held because Redis lost data, or slots fall due
+    faster than they are fired. A change goes in all the same. While Redis's clock is in question it does
+    not, for its slots would be counted from a wrong time: raises :class:`StoreUnavailable`.
     """
     for _ in range(_FIRE_ROUNDS):
         try:
@@ -210,6 +212,10 @@ async def fire_before(shard: Shard, workspace: str) -> bool:
         except ResponseError as error:
             if "maxmemory" not in str(error):
                 raise
+            return False
+        if shard.witness.why == "clock_jump":
+            raise StoreUnavailable("Redis's clock has jumped, and firing is held: GET /api/system says more.")
+        if shard.witness.why:
             return False
         if not fired.handled and not waiting:
             return True

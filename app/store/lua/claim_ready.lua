@@ -5,16 +5,20 @@
 -- after a silence in which nobody could renew (Redis was away): first the living report. What comes back to
 -- its own worker is a renewal.
 -- What is void is ended here: its trigger was removed. What waited elsewhere needs a free place again.
--- What is sent at most once is not taken over: whether it was sent is unknown, and it fails.
+-- What is sent at most once is not taken over, nor sent when it was open before Redis lost something: whether it
+-- was sent is unknown, and it fails.
+-- Nothing is claimed while the data or the clock is not as the caller saw it last.
 -- When no live execution is ready any more, caught-up ones are: of each workspace in turn, into free places.
 -- Safe to run twice: the same worker and number get the same executions again.
 -- KEYS: the shard's root
--- ARGV: now, policy, worker, number, executions at most, lease ms, takeovers at most
+-- ARGV: now, policy, worker, number, executions at most, lease ms, takeovers at most, what the
+--       caller saw (see _witness.lua)
 -- RETURNS: time of the call ms, when the next may be ready ms (the earliest score that remains in the queue, or
---          a rate lets a caught-up one in; -1: none), an array of those of the executions' workspaces that have
---          a version of `outgoing`, each with it, then for each execution: id, arq job, definition, anchor of its interval ms, token
+--          a rate lets a caught-up one in; -1: none), the verdict (see _witness.lua), an array of those of the
+--          executions' workspaces that have a version of `outgoing`, each with it, then for each execution: id, arq job, definition, anchor of its interval ms, token
 --#include _keys
 --#include _pulse
+--#include _witness
 --#include _admit
 --#include _count
 --#include _line
@@ -30,7 +34,14 @@ local lease_end = whole(now + lease)
 go_on_when_full()
 local takeover_after = note_pulse(lease)
 
-local reply, taken = { now, -1, {} }, {}
+local seen = ARGV[8]
+local verdict = check_witness(seen)
+if verdict[1] ~= '' then
+  return { now, -1, verdict, {} }
+end
+
+local versions = {} -- of `outgoing`, of the workspaces of what is given
+local reply, taken = { now, -1, verdict, versions }, {}
 local senders = {} -- workspaces of what is given
 
 local function give(workspace, id, job, definition, state)
@@ -44,6 +55,7 @@ local function give(workspace, id, job, definition, state)
 end
 
 local LOST = 'the worker was lost; whether the request arrived is unknown'
+local FORGOTTEN = 'Redis lost what it knew of some time; whether the request was sent in it is unknown'
 
 -- Deal with the attempt that was lost with its worker. Returns the job as it is now; nil when that was the end.
 local function take_over(id, job, owner, once)
@@ -97,6 +109,12 @@ local function try_claim(id, packed, owner)
     if not packed then
       return
     end
+  end
+  if not own and once(job, state) and outlived_loss(job.et) then
+    local attempts = job.k.attempts or {}
+    attempts[#attempts + 1] = { now, 0, 0, 'unknown_outcome', FORGOTTEN, '', '' }
+    end_execution(id, job, 'failed', 'unknown_outcome', attempts)
+    return
   end
   local definition = is_alive and request_of(id, job)
   if not definition then
@@ -200,8 +218,8 @@ local function note_outgoing()
   end
   for index, version in ipairs(redis.call('ZMSCORE', outgoing_key, unpack(names))) do
     if version then
-      table.insert(reply[3], names[index])
-      table.insert(reply[3], version)
+      table.insert(versions, names[index])
+      table.insert(versions, version)
     end
   end
 end

@@ -6,13 +6,17 @@
 -- Every due workspace gets an equal share of a call, so that a large one does not hold up the others.
 -- Where a workspace's rate lets the next of its backlog in, that is done here, too.
 -- Safe to run twice: a slot is handled when it is in the due index, and leaves it here.
+-- What was sent at most once, and may have been in a time that Redis lost, is recorded as missed.
+-- Nothing is fired while the data or the clock is not as the caller saw it last.
 -- KEYS: the shard's root
 -- ARGV: now, policy, lease ms, slots per call, start deadline ms, look-ahead ms, the only workspace to look at
---       ('' for all)
+--       ('' for all), what the caller saw (see _witness.lua)
 -- RETURNS: executions made, slots handled, time of the call ms, when there is more to do ms (the earliest slot
---          that remains, or a rate lets the next in; -1: nothing), the triggers (workspace:trigger) that ran dry
+--          that remains, or a rate lets the next in; -1: nothing), the triggers (workspace:trigger) that ran
+--          dry, the verdict (see _witness.lua)
 --#include _keys
 --#include _pulse
+--#include _witness
 --#include _admit
 --#include _count
 --#include _line
@@ -24,6 +28,12 @@ local lease, budget, usual_deadline, look_ahead = tonumber(ARGV[3]), tonumber(AR
 local only = ARGV[7]
 if only == '' then
   note_pulse(lease)
+end
+
+local seen = ARGV[8]
+local verdict = check_witness(seen)
+if verdict[1] ~= '' then
+  return { 0, 0, now, -1, {}, verdict }
 end
 
 local PACED_AT_ONCE, PACED_EACH = 100, 20 -- workspaces; ms: so often they are looked at
@@ -100,6 +110,10 @@ local function fire_workspace(workspace, share)
       return fire_plain(trigger, slot, id, args)
     end
     rules = rules or {}
+    if rules.once and in_lost_span(slot) then
+      end_execution(id, { a = args, et = now }, 'missed', 'data_loss', {})
+      return false
+    end
     if caught_up then
       args[5] = 'c'
     end
@@ -242,4 +256,4 @@ if any_paced or next(noted) then
   local paced = tonumber(redis.call('ZRANGE', paced_key, 0, 0, 'WITHSCORES')[2] or math.huge)
   next_look = math.min(first, math.max(paced, now + PACED_EACH))
 end
-return { made, handled, now, next_look < math.huge and next_look or -1, ran_dry }
+return { made, handled, now, next_look < math.huge and next_look or -1, ran_dry, verdict }
