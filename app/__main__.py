@@ -12,14 +12,19 @@ COMMANDS = {
     "dev": ("app.dev.supervisor", "everything on this machine: Redis, API, a worker, and a demo"),
     "api": ("app.main", "the API"),
     "worker": ("workers.main", "a worker"),
+    "rotate-keys": (
+        "app.rotate_keys",
+        "encrypt what is stored with the first key (--decrypt: not at all)",
+    ),
     "reshard": ("app.reshard", "NUMBER: move the workspaces to another number of shards"),
+    "probe": ("app.probe", "does the API or worker of this container answer? for its HEALTHCHECK"),
 }
 
 
 def usage() -> str:
     """The help text."""
     lines = ["usage: cronspace COMMAND", ""]
-    lines += [f"  {name:<8}{help}" for name, (_, help) in COMMANDS.items()]
+    lines += [f"  {name:<13}{help}" for name, (_, help) in COMMANDS.items()]
     lines += ["", "Settings come from the environment: see .env.example."]
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -21,8 +22,14 @@ MOMENT_PATTERN = (
 )
 _is_moment = re.compile(MOMENT_PATTERN).match
 
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
+
+
+def steady() -> float:
+    """Seconds on a clock that nobody sets; where there is one, one that goes on while the machine sleeps."""
+    return time.clock_gettime(_STEADY)
 
 
 @lru_cache(maxsize=1024)  # the slots of a burst are all the same

@@ -19,10 +19,9 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
-REDIS_SCHEMES = (
-    *("redis://", "rediss://", "unix://"),
-    *("redis+cluster://", "rediss+cluster://", "redis+sentinel://", "rediss+sentinel://"),
-)
+SENTINEL_SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
+CLUSTER_SCHEMES = ("redis+cluster://", "rediss+cluster://")
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://", *SENTINEL_SCHEMES, *CLUSTER_SCHEMES)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,17 +29,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     redis_ca_file: str = ""
-    wait_replicas: Count = 0
-    wait_replicas_seconds: Annotated[float, Meta(gt=0, le=4)] = 1.0
     shards: Annotated[int, Meta(ge=1, le=1024)] = 1
     worker_shards: str = ""
+    wait_replicas: Count = 0
+    wait_replicas_seconds: Annotated[float, Meta(gt=0, le=4)] = 1.0
     host: str = "127.0.0.1"
     port: Port = 3000
     log_level: str = "INFO"
+    log_format: str = "auto"
+    statistics_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    metrics: str = "public"
+    metrics_workspaces: Annotated[int, Meta(ge=0, le=1000)] = 0
+    traces: bool = False
     echo: bool = False
 
     auth: str = ""
     auth_none_anywhere: bool = False
+    allowed_hosts: str = ""
     admin_key: str = ""
     max_api_keys: Positive = 1000
     key_cache_seconds: Annotated[float, Meta(ge=0, le=300)] = 5.0
@@ -58,8 +63,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_audit: Positive = 10_000
     encryption_keys: str = ""
 
+    on_data_loss: str = "hold"
+    data_loss_tolerance_seconds: Annotated[float, Meta(ge=0)] = 10.0
+    max_clock_jump_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    state_dir: str = ""
+
+    worker_port: Port = 0
     max_jobs: Positive = 100
     max_concurrency: Count = 10
+    max_rate: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
+    max_concurrency_per_host: Count = 0
     worker_name: str = ""
     lease_seconds: Annotated[float, Meta(ge=1)] = 15.0
     grace_seconds: Annotated[float, Meta(ge=0)] = 8.0
@@ -79,7 +92,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     egress_ca_file: str = ""
 
     max_triggers: Positive = 10_000
+    max_workspaces: Count = 0
+    max_secrets: Count = 100
+    max_secret_bytes: Annotated[int, Meta(ge=16, le=1_048_576)] = 4096
     max_body_bytes: Positive = 8_388_608
+    max_head_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    receive_seconds: Seconds = 30.0
     confirm_delete_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     snippet_bytes: Count = 4096
     max_response_bytes: Count = 1_048_576
@@ -96,22 +114,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 HELP: dict[str, tuple[str, str]] = {
     "redis_url": (
         "REDIS_URL",
-        "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, or unix:///path?db=0; a Redis"
-        " Cluster by some of its nodes: redis+cluster://[user:password@]host:port,host:port; by Sentinel:"
-        " redis+sentinel://[user:password@]host:port,host:port/mymaster/db, where sentinels that ask for"
-        " credentials get ?sentinel_username=…&sentinel_password=…. With rediss+… all of it has TLS",
+        "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, or unix:///path?db=0; by Sentinel"
+        " redis+sentinel://[user:password@]host:26379,host:26379/mymaster/db, where"
+        " ?sentinel_username=…&sentinel_password=… are for the sentinels themselves; a Redis Cluster by some"
+        " of its nodes redis+cluster://[user:password@]host:port,host:port; both with rediss+… for TLS",
     ),
     "redis_ca_file": (
         "CRONSPACE_REDIS_CA_FILE",
         "File of CA certificates for rediss://; empty: the system's",
-    ),
-    "wait_replicas": (
-        "CRONSPACE_WAIT_REPLICAS",
-        "Replicas of Redis that have to have a change before the API acknowledges it; 0: none has to",
-    ),
-    "wait_replicas_seconds": (
-        "CRONSPACE_WAIT_REPLICAS_SECONDS",
-        "How long they are waited for; then the answer is 503, stored but not confirmed",
     ),
     "shards": (
         "CRONSPACE_SHARDS",
@@ -122,9 +132,38 @@ HELP: dict[str, tuple[str, str]] = {
         "CRONSPACE_WORKER_SHARDS",
         "Shards that a worker serves, such as 0-3,7; empty: all",
     ),
+    "wait_replicas": (
+        "CRONSPACE_WAIT_REPLICAS",
+        "Replicas of Redis that have to have a change before the API acknowledges it; 0: none has to",
+    ),
+    "wait_replicas_seconds": (
+        "CRONSPACE_WAIT_REPLICAS_SECONDS",
+        "How long they are waited for; then the answer is 503, stored but not confirmed",
+    ),
     "host": ("CRONSPACE_HOST", "Address that the API listens on; 0.0.0.0 for all"),
     "port": ("PORT", "Port of the API; 0 takes a free one"),
     "log_level": ("CRONSPACE_LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+    "log_format": (
+        "CRONSPACE_LOG_FORMAT",
+        "json (an object a line), text, or auto: text in a terminal, json elsewhere",
+    ),
+    "statistics_seconds": (
+        "CRONSPACE_STATISTICS_SECONDS",
+        "How often a worker logs what it did (checks, executions, failures, last times); 0: never",
+    ),
+    "metrics": (
+        "CRONSPACE_METRICS",
+        "Who may see /metrics of API and workers: public, authenticated (who may call the API and see all"
+        " workspaces; of a worker: API keys) or off",
+    ),
+    "metrics_workspaces": (
+        "CRONSPACE_METRICS_WORKSPACES",
+        "How many workspaces, the first by id, have figures of their own in /metrics; 0: none",
+    ),
+    "traces": (
+        "CRONSPACE_TRACES",
+        "Export OpenTelemetry traces, as the OTEL_* variables say; needs `pip install cronspace[otel]`",
+    ),
     "echo": ("CRONSPACE_ECHO", "Serve /echo, which answers with the request it got: a target to try things"),
     "auth": (
         "CRONSPACE_AUTH",
@@ -135,6 +174,12 @@ HELP: dict[str, tuple[str, str]] = {
         "CRONSPACE_AUTH_NONE_ANYWHERE",
         "Let CRONSPACE_AUTH=none listen on other addresses than loopback: everybody who can reach them"
         " may do everything",
+    ),
+    "allowed_hosts": (
+        "CRONSPACE_ALLOWED_HOSTS",
+        "Names, comma-separated, beside localhost and addresses, that the API may be called by with"
+        " CRONSPACE_AUTH=none: cronspace.internal, .example.com (all below it), * (any, and then web pages"
+        " may read what it answers)",
     ),
     "admin_key": (
         "CRONSPACE_ADMIN_KEY",
@@ -192,10 +237,43 @@ HELP: dict[str, tuple[str, str]] = {
         " first encrypts URLs, header values, payloads and secrets in Redis, all decrypt. Empty: they are"
         " stored as they are",
     ),
+    "on_data_loss": (
+        "CRONSPACE_ON_DATA_LOSS",
+        "What happens when Redis was emptied or rolled back: hold (nothing is fired until an admin resumes)"
+        " or continue",
+    ),
+    "data_loss_tolerance_seconds": (
+        "CRONSPACE_DATA_LOSS_TOLERANCE_SECONDS",
+        "A shorter time that Redis lost is logged and recorded, and never holds firing: a failover or a crash"
+        " may lose the last second",
+    ),
+    "max_clock_jump_seconds": (
+        "CRONSPACE_MAX_CLOCK_JUMP_SECONDS",
+        "A longer jump of Redis's clock holds firing until the clock is back or an admin resumes; 0: never",
+    ),
+    "state_dir": (
+        "CRONSPACE_STATE_DIR",
+        "Folder in which each host keeps what it saw of Redis last, so that a loss is noticed although every"
+        " process restarted; empty: in memory only",
+    ),
+    "worker_port": (
+        "CRONSPACE_WORKER_PORT",
+        "Port of a worker's /live, /ready and /metrics, at the address CRONSPACE_HOST; 0: none",
+    ),
     "max_jobs": ("CRONSPACE_MAX_JOBS", "Requests at once in one worker"),
     "max_concurrency": (
         "CRONSPACE_MAX_CONCURRENCY",
         "Executions at once of one workspace over all workers; 0: no bound",
+    ),
+    "max_rate": (
+        "CRONSPACE_MAX_RATE",
+        "Requests a second of one workspace over all workers, evenly spread; fractions such as 0.5 are fine;"
+        " 0: no bound",
+    ),
+    "max_concurrency_per_host": (
+        "CRONSPACE_MAX_CONCURRENCY_PER_HOST",
+        "Requests at once to one target host, of all workspaces and workers of a shard together; more wait."
+        " 0: no bound",
     ),
     "worker_name": (
         "CRONSPACE_WORKER_NAME",
@@ -238,8 +316,16 @@ HELP: dict[str, tuple[str, str]] = {
         "CRONSPACE_EGRESS_CA_FILE",
         "File of CA certificates that targets are held against; empty: the system's",
     ),
-    "max_triggers": ("CRONSPACE_MAX_TRIGGERS", "Triggers in one replace"),
+    "max_triggers": ("CRONSPACE_MAX_TRIGGERS", "Triggers that a workspace's set may hold"),
+    "max_workspaces": ("CRONSPACE_MAX_WORKSPACES", "Workspaces that there may be; 0: no bound"),
+    "max_secrets": ("CRONSPACE_MAX_SECRETS", "Named secrets that a workspace may have"),
+    "max_secret_bytes": ("CRONSPACE_MAX_SECRET_BYTES", "Largest value of a named secret"),
     "max_body_bytes": ("CRONSPACE_MAX_BODY_BYTES", "Largest request body that the API reads"),
+    "max_head_bytes": ("CRONSPACE_MAX_HEAD_BYTES", "Largest URL and headers, together, that the API reads"),
+    "receive_seconds": (
+        "CRONSPACE_RECEIVE_SECONDS",
+        "How long the API waits for the head of a request, and then for its body",
+    ),
     "confirm_delete_share": (
         "CRONSPACE_CONFIRM_DELETE_SHARE",
         "A replace that deletes more than this share of a set (0 to 1) needs ?confirm=true; 0: never",
@@ -268,7 +354,13 @@ HELP: dict[str, tuple[str, str]] = {
 }
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
-CHOICES = {"auth": ("", "tokens", "jwt", "none"), "docs": ("public", "authenticated", "off")}
+CHOICES = {
+    "auth": ("", "tokens", "jwt", "none"),
+    "docs": ("public", "authenticated", "off"),
+    "on_data_loss": ("hold", "continue"),
+    "metrics": ("public", "authenticated", "off"),
+    "log_format": ("auto", "json", "text"),
+}
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 

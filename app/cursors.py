@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 
+from app.errors import Fault, InvalidRequest
+
 Place = tuple[int, str]  # what a list is ordered by: a number, then an id
 
 
@@ -14,9 +16,14 @@ def write_cursor(place: Place) -> str:
 
 
 def read_cursor(text: str) -> Place:
-    """The place of a text; raises ``ValueError`` when it is none."""
+    """The place of a text; raises :class:`InvalidRequest` when it is none."""
     try:
         number, id_ = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split(":", 1)
         return int(number), id_
     except (binascii.Error, UnicodeError, ValueError) as error:
-        raise ValueError("not a cursor of this list") from error
+        raise no_place() from error
+
+
+def no_place() -> InvalidRequest:
+    """The error about a cursor that says no place of its list."""
+    return InvalidRequest("The cursor is not valid.", [Fault("cursor", "not a cursor of this list")])

@@ -6,14 +6,17 @@ forgery). What counts is the address that is really connected to, whatever it wa
 :meth:`Egress.permitted` is asked about every address that a name has, right before connecting, and about the
 peer after.
 
-In this order, the first that applies decides:
+There are the deployment's lists, and a workspace may have lists of its own, given by an admin. In this order,
+the first that applies decides:
 
-1. a port that is not among the allowed ones is refused;
-2. a host, or a network with the address in it, on the deny list is refused;
-3. a host, or a network with the address in it, on the allow list passes; so does everything with ``*`` there;
-4. with ``*`` on the deny list everything else is refused;
+1. a port that is not among the allowed ones (the workspace's, or without any the deployment's) is refused;
+2. a host, or a network with the address in it, on the workspace's or the deployment's deny list is refused;
+3. a host, or a network with the address in it, on the workspace's allow list passes, and so does everything
+   with ``*`` there; with ``*`` on the workspace's deny list everything else is refused;
+4. the same with the deployment's lists;
 5. an address that is not a public unicast one is refused.
 
+So a workspace's lists make its policy wider and tighter, and what the deployment denies by name stays denied.
 The ranges of 5 are IANA's registries of special-purpose addresses (RFC 6890 and its updates), and one public
 address that a cloud serves to its own machines.
 """
@@ -95,18 +98,28 @@ class Rules(Struct, frozen=True):
         return any(address in network for network in self.networks)
 
 
-class Egress(Struct, frozen=True, eq=False):
-    """A policy. Compared by identity: connections are kept for the policy that they were made under."""
+class Lists(Struct, frozen=True):
+    """What a deployment, or a workspace, allows and denies."""
 
     allowed: Rules = Rules()
     denied: Rules = Rules()
     ports: frozenset[int] = frozenset()  # empty: all
 
+
+class Egress(Struct, frozen=True, eq=False):
+    """A policy: lists, of which the first ones that say something decide; what any denies by name is denied.
+
+    Compared by identity: connections are kept for the policy that they were made under.
+    """
+
+    lists: tuple[Lists, ...] = ()
+
     def check(self, host: str, port: int) -> None:
         """Raise :class:`Refused` for what needs no look at the address."""
-        if self.ports and port not in self.ports:
+        ports = next((one.ports for one in self.lists if one.ports), None)
+        if ports is not None and port not in ports:
             raise Refused(f"requests to port {port} are not allowed here")
-        if self.denied.name(_normal(host)):
+        if any(one.denied.name(_normal(host)) for one in self.lists):
             raise Refused(f"requests to the host {host!r} are not allowed here")
 
     def permitted(self, host: str, addresses: Iterable[Address]) -> list[Address]:
@@ -114,11 +127,11 @@ class Egress(Struct, frozen=True, eq=False):
 
         The message names no address that a name has: a tenant shall not read internal DNS from it.
         """
-        trusted = self.allowed.everything or self.allowed.name(_normal(host))
+        name = _normal(host)
         passed: list[Address] = []
         reason = "no address"
         for address in addresses:
-            refusal = self._refusal(address, trusted)
+            refusal = self._refusal(name, address)
             if refusal is None:
                 passed.append(address)
             else:
@@ -127,20 +140,32 @@ class Egress(Struct, frozen=True, eq=False):
             raise Refused(f"the host {host!r} is not allowed here: it has {reason}")
         return passed
 
-    def _refusal(self, address: Address, trusted: bool) -> str | None:
+    def _refusal(self, host: str, address: Address) -> str | None:
         inner = _inner(address)
-        if self.denied.networks and (self.denied.hold(address) or self.denied.hold(inner)):
-            return "an address on the deny list"
-        if trusted or (self.allowed.networks and (self.allowed.hold(address) or self.allowed.hold(inner))):
-            return None
-        if self.denied.everything:
-            return "an address that is not on the allow list"
+        for one in self.lists:
+            if one.denied.networks and (one.denied.hold(address) or one.denied.hold(inner)):
+                return "an address on the deny list"
+        for one in self.lists:
+            allowed = one.allowed
+            if allowed.everything or allowed.name(host):
+                return None
+            if allowed.networks and (allowed.hold(address) or allowed.hold(inner)):
+                return None
+            if one.denied.everything:
+                return "an address that is not on the allow list"
         return special(inner)
 
 
-def make_egress(allow: str, deny: str, ports: str) -> Egress:
-    """The policy of three settings; raises ``ValueError`` saying what is wrong."""
-    return Egress(parse_rules(allow), parse_rules(deny), parse_ports(ports))
+def make_egress(allow: str, deny: str, ports: str, own: Lists | None = None) -> Egress:
+    """The policy of three settings, behind a workspace's ``own`` lists; raises ``ValueError`` saying what is
+    wrong."""
+    common = parse_lists(allow, deny, ports)
+    return Egress((common,) if own is None else (own, common))
+
+
+def parse_lists(allow: str, deny: str, ports: str) -> Lists:
+    """Read three comma-separated lists; raises ``ValueError`` saying what is wrong."""
+    return Lists(parse_rules(allow), parse_rules(deny), parse_ports(ports))
 
 
 def parse_rules(text: str) -> Rules:

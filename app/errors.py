@@ -5,12 +5,14 @@ CronspaceError
 ├── ConfigError            a setting that can't be used: one line for the person who starts the process
 ├── DevError               `cronspace dev` can't start: one line, too
 ├── WrongDeployment        what is stored has another number of shards, or a later format
-├── SealError              a stored value that can't be decrypted
 └── ApiError               carries an HTTP status and a stable code
     ├── InvalidRequest     400, with one entry per fault
     ├── Unauthorized       401, who calls is not known
     ├── Forbidden          403, the caller's scope does not suffice
+    ├── ForeignPage        403, a page of another site called, where nobody has to authenticate
+    ├── RequestTimeout     408, the request did not come in time
     ├── BodyTooLarge       413
+    ├── HeadTooLarge       431
     ├── NotFound           404
     ├── MethodNotAllowed   405
     ├── ReplaceConflict    409, other changes of the workspace kept winning
@@ -20,12 +22,17 @@ CronspaceError
     ├── ExecutionFinished  409, what has ended can't be cancelled
     ├── NotDeadLetter      409, only dead letters are retried and deleted
     ├── AlreadyRetried     409, the dead letter was retried before
+    ├── TooManySecrets     409, there are as many secrets as a workspace may have
+    ├── SecretInUse        409, triggers use the secret that is to be deleted
     ├── TooManyKeys        409, there are as many API keys as there may be
+    ├── TooManyTriggers    409, the set holds as many triggers as it may
+    ├── TooManyWorkspaces  409, there are as many workspaces as there may be
     ├── RevisionConflict   412, somebody else changed the set first
     ├── IdempotencyConflict  422, the key was used for another call
     ├── TooManyRequests    429, a rate limit of the API
     ├── NotConfirmed       503, the change is stored, but not on as many replicas as it has to be
     ├── IssuerUnavailable  503, the keys that tokens are checked with can't be had
+    ├── SealError          503, a stored value can't be decrypted
     └── StoreUnavailable   503, Redis can't be reached or refuses to write
 """
 
@@ -56,10 +63,6 @@ class DevError(CronspaceError):
 
 class WrongDeployment(CronspaceError):
     """What is stored was not stored by processes like this one; the message says what to do."""
-
-
-class SealError(CronspaceError):
-    """A stored value that none of the encryption keys opens; the message does not repeat it."""
 
 
 class Fault(msgspec.Struct, frozen=True, order=True):
@@ -140,6 +143,35 @@ class Forbidden(ApiError):
         super().__init__(detail)
         challenge = f'Bearer realm="cronspace", error="insufficient_scope", scope="{scope}"'
         self.headers = {"www-authenticate": challenge}
+
+
+class ForeignPage(ApiError):
+    """A web page of another site, or under another name, called an API that asks nobody who they are."""
+
+    status = 403
+    code = "foreign_page"
+    title = "Called by another site"
+
+
+class RequestTimeout(ApiError):
+    """The body of the request took longer than the server waits for it."""
+
+    status = 408
+    code = "request_timeout"
+    title = "The request came too slowly"
+    sends: ClassVar[Mapping[str, str]] = {"Connection": "Always `close`."}
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.headers = {"connection": "close"}
+
+
+class HeadTooLarge(ApiError):
+    """The URL and the headers of the request are larger than the server reads."""
+
+    status = 431
+    code = "head_too_large"
+    title = "URL and headers too large"
 
 
 class BodyTooLarge(ApiError):
@@ -235,6 +267,38 @@ class TooManyKeys(ApiError):
     title = "Too many API keys"
 
 
+class TooManySecrets(ApiError):
+    """The workspace has as many secrets as it may have; delete one first."""
+
+    status = 409
+    code = "too_many_secrets"
+    title = "Too many secrets"
+
+
+class SecretInUse(ApiError):
+    """Triggers use the secret; with `force=true` it is deleted all the same."""
+
+    status = 409
+    code = "secret_in_use"
+    title = "Secret in use"
+
+
+class TooManyTriggers(ApiError):
+    """The set holds as many triggers as it may; delete some first."""
+
+    status = 409
+    code = "too_many_triggers"
+    title = "Too many triggers"
+
+
+class TooManyWorkspaces(ApiError):
+    """There are as many workspaces as there may be; erase one first."""
+
+    status = 409
+    code = "too_many_workspaces"
+    title = "Too many workspaces"
+
+
 class RevisionConflict(ApiError):
     """The set is at another revision than `If-Match` says; read it again."""
 
@@ -279,6 +343,19 @@ class IssuerUnavailable(ApiError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.headers = {"retry-after": "5"}
+
+
+class SealError(ApiError):
+    """A stored value can't be decrypted: `CRONSPACE_ENCRYPTION_KEYS` lacks its key."""
+
+    status = 503
+    code = "encryption_key_missing"
+    title = "A stored value can't be decrypted"
+    sends: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before trying again."}
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.headers = {"retry-after": "60"}  # a person has to mend it
 
 
 class NotConfirmed(ApiError):

@@ -59,8 +59,11 @@ class Facts(Struct, frozen=True, kw_only=True):
     last: Sequence[LastSlot]  # newest first
     open: Sequence[Open]  # newest first
     max_concurrency: int
+    max_rate: float  # a second; 0: no bound
+    held: int  # executions that hold a place of the workspace
     deadline_seconds: float
     worker_seen: int | None  # when a worker last called, ms
+    firing_held: str  # why nothing at all is fired; empty: it is
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -195,6 +198,9 @@ def _holds(facts: Facts) -> Iterator[Finding]:
             f"Its next slot can't be computed, which is tried again every five minutes: {trigger.error}."
         )
         yield Finding("schedule_error", message)
+    if facts.firing_held:
+        message = f"{facts.firing_held} Nothing is fired or sent until an admin resumes."
+        yield Finding("firing_held", message)
     seen = facts.worker_seen
     if seen is None or facts.now - seen > SILENCE_MS:
         told = (
@@ -265,6 +271,10 @@ def _standing_of(facts: Facts, one: Open) -> tuple[Code, str]:
     match one.waits_in:
         case "backlog":
             limit = facts.max_concurrency
+            if facts.max_rate and (not limit or facts.held < limit):
+                return "waiting_for_rate", (
+                    f"waits until its workspace may send again: max_rate is {facts.max_rate:g} a second."
+                )
             return "waiting_for_place", (
                 f"waits for a free place: all of its workspace are taken (max_concurrency {limit})."
             )
@@ -278,6 +288,12 @@ def _standing_of(facts: Facts, one: Open) -> tuple[Code, str]:
                 "is caught up, retried or filled in afterwards: it waits until no live execution is ready."
             )
         case "waiting":
+            jitter = facts.trigger.definition.jitter_seconds if facts.trigger else 0
+            if (execution.next_attempt or 0) > execution.slot + jitter * 1000:
+                return "waiting_for_host", (
+                    "waits for its target: as many requests as may be are on their way to that host"
+                    " (CRONSPACE_MAX_CONCURRENCY_PER_HOST)."
+                )
             until = f" until {_when(facts, execution.next_attempt)}" if execution.next_attempt else ""
             return "waiting_for_jitter", f"waits{until}, for its share of the jitter."
     return "ready", "is ready, and waits for a worker to take it."

@@ -17,6 +17,8 @@ FORMATS = {
     "given-moment": "RFC 3339, or without an offset local time in the trigger's zone",
     "cursor": "what the page before gave as `next_cursor`; its form may change",
     "http-header-name": "a name that a trigger may set: not one that frames the message or that we set",
+    "webhook-secret": "`whsec_` and the base64 of 24 to 64 random bytes",
+    "egress-entry": "a host, a network such as `10.0.0.0/8`, `.example.com` for all below a host, or `*`",
     "http-header-value": "printable ASCII without a space at either end",
 }
 
@@ -28,3 +30,5 @@ HeaderValue = Annotated[str, Meta(extra_json_schema={"format": "http-header-valu
 GivenMoment = Annotated[str, Meta(extra_json_schema={"format": "given-moment"})]
 Cursor = Annotated[str, Meta(extra_json_schema={"format": "cursor"})]
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+WebhookSecret = Annotated[str, Meta(extra_json_schema={"format": "webhook-secret"})]
+EgressEntry = Annotated[str, Meta(extra_json_schema={"format": "egress-entry"})]

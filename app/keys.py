@@ -39,8 +39,11 @@ class Keys:
         self.tag = f"{{{shard}}}"
         self.prefix = f"cs:{self.tag}:"
         # HASH: serial (the last number given to a change), pulse (when a worker last called, ms),
-        # takeover_after (ms), strays (queue entries that were none of ours). Every script is routed by it.
+        # takeover_after (ms), strays (queue entries that were none of ours), and what the witness needs:
+        # epoch, beat, … (see ``store/lua/_witness.lua``). Every script is routed by it.
         self.root = f"{self.prefix}shard"
+        # ZSET: beat → its time, ms; the last ones
+        self.beats = f"{self.prefix}beats"
         # ZSET: workspace → the earliest slot in its own due index, ms
         self.due = f"{self.prefix}due"
         # ZSET: arq's queue: arq job id → ready time of a queued or retrying execution, lease expiry of a
@@ -50,11 +53,25 @@ class Keys:
         self.workspaces = f"{self.prefix}workspaces"
         # ZSET: workspace with caught-up executions in its `late` → when it last had its turn, ms
         self.late = f"{self.prefix}late"
+        # ZSET: workspace whose backlog waits for its rate → when the next is let in, ms
+        self.paced = f"{self.prefix}paced"
+        # SET: target hosts that executions wait for (see ``store/lua/_host.lua``)
+        self.hosts = f"{self.prefix}hosts"
         # Chores are ZSETs of what is to be done and when (ms); whoever takes one moves it a lease ahead.
         self.refills = f"{self.prefix}refills"  # workspace:trigger whose held slots run low or out
         self.clears = f"{self.prefix}clears"  # workspace with executions of removed triggers
         self.trims = f"{self.prefix}trims"  # workspace with finished executions that get too old
         self.erases = f"{self.prefix}erases"  # workspace that is being erased
+        # ZSET: workspace → version of what its requests go out with beside its triggers, if anything
+        self.outgoing = f"{self.prefix}outgoing"
+        # HASH: what happened since ever, over all workspaces → how often: due, each final state (with its
+        # reason), takeovers
+        self.totals = f"{self.prefix}totals"
+        # ZSET: worker → its last heartbeat, ms; HASH: worker → what it told then (msgpack)
+        self.workers = f"{self.prefix}workers"
+        self.worker_facts = f"{self.prefix}worker-facts"
+        # STRING: that Redis takes writes was tried; it goes by itself
+        self.write_probe = f"{self.prefix}write-probe"
         # What belongs to no shard lies in the first one, whose tag it carries, so that every process finds it
         # however many shards there are.
         # HASH: API key's id → the key (msgpack, see ``app/auth/keys.py``)
@@ -75,8 +92,8 @@ class Keys:
 
         ``meta``         HASH: revision; serial of the last change, and what it replied (replaced, edited);
                          positions (the next one); created (ms); paused (since ms, note) and spans (former
-                         pauses); erasing, erased_to (a cursor); what the workspace sets itself
-                         (see ``app/store/workspaces.py``)
+                         pauses); erasing, erased_to (a cursor); opens (when its rate lets the next
+                         execution in, ms); what the workspace sets itself (see ``app/store/workspaces.py``)
         ``definitions``  HASH: trigger → definition (msgpack)
         ``erasing``      HASH: the same, while the workspace is being erased
         ``states``       HASH: trigger → what the ticker needs beside the due index (msgpack array, see
@@ -104,6 +121,8 @@ class Keys:
         ``day:N``        HASH: trigger:what → count, for the UTC day N; :what of all triggers
         ``recent``       STRING: durations and latenesses that are not yet in the timings (packed)
         ``timings:N``    HASH: trigger (empty: all) → durations and latenesses of the UTC day N (packed)
+        ``outgoing``     STRING: what requests go out with beside the triggers (sealed msgpack, see
+                         ``app/outgoing.py``), at the version that the shard's ``outgoing`` has
         ``audit``        STREAM: changes, the last ones (see ``app/store/audit.py``)
         ``idempotency:K``  STRING: what a call with an idempotency key asked for, and its reply
         """
@@ -112,6 +131,14 @@ class Keys:
     def staged(self, workspace: str, serial: int, part: str) -> str:
         """A key of a trigger set that is being prepared: like the live one."""
         return self.of(workspace, f"stage:{serial}:{part}")
+
+    def host(self, host: str) -> str:
+        """ZSET: worker|execution that has a place at a target host → until when, ms; it is renewed."""
+        return f"{self.prefix}host:{host}"
+
+    def host_line(self, host: str) -> str:
+        """ZSET: execution that waits for a place at a target host → its slot, ms."""
+        return f"{self.prefix}hostline:{host}"
 
     def limit(self, what: str, name: str) -> str:
         """STRING: a rate limit of the API (``what``: key, workspace), as the time at which all its places are

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import uvicorn
 from redis.exceptions import RedisError
@@ -19,14 +19,18 @@ from app.api import (
     bulk,
     cron,
     echo,
+    egress,
     executions,
     health,
     history,
     ledger,
     metrics,
+    named_secrets,
     orders,
     revisions,
+    signing_secrets,
     stats,
+    system,
     trigger_sets,
     triggers,
     workspaces,
@@ -34,13 +38,23 @@ from app.api import (
 from app.api.auth import Gate
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS
+from app.api.protocol import bounded
 from app.api.reference import reference_routes
+from app.api.scrape import scrape_routes
 from app.auth.rules import check
 from app.config import Settings, load_settings
-from app.errors import ConfigError
+from app.listener import listen
 from app.logs import set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
+from app.store.memory import Memory
+from app.store.rotation import warn_of_keys
+from app.telemetry.figures import of_process
+from app.telemetry.metrics import OF_API
+from app.telemetry.traces import open_traces
+
+if TYPE_CHECKING:
+    from app.telemetry.tracing import Traces
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +73,17 @@ NOUNS = (
     stats.noun,
     all_executions.noun,
     cron.noun,
+    signing_secrets.noun,
+    named_secrets.noun,
+    egress.noun,
     api_keys.noun,
     audit.noun,
+    system.noun,
     health.noun,
 )
 
 
-def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
+def create_app(settings: Settings, shards: Shards | None = None, traces: Traces | None = None) -> Starlette:
     """The application; given ``shards`` are left open at the end, those of its own are closed.
 
     Where ``settings`` leave authentication undecided it is off: only :func:`run` insists on a choice.
@@ -74,40 +92,36 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watching = [asyncio.create_task(Loop("watcher", one.watch).run()) for one in used.replicas]
+        memories = [Memory(shard) for shard in used]
+        for memory in memories:
+            memory.recall()
+        loops = [Loop("watcher", one.watch) for one in used.replicas]
+        loops += [Loop("witness", memory.once) for memory in memories]
+        watching = [asyncio.create_task(loop.run()) for loop in loops]
+        watching.append(asyncio.create_task(warn_of_keys(used)))
         try:
             yield
         finally:
             for one in watching:
                 one.cancel()
             await asyncio.wait(watching)
+            for memory in memories:
+                memory.save()
         if shards is None:
             await used.aclose()
 
-    routes = [*routes_of(NOUNS), *reference_routes(NOUNS, settings)]
+    figures = of_process(OF_API)
+    routes = [*routes_of(NOUNS), *reference_routes(NOUNS, settings), *scrape_routes(settings, used, figures)]
     if settings.echo:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
     app.state.shards = used
+    app.state.figures = figures
+    app.state.traces = traces
+    for shard in used:
+        shard.traces = traces
     app.state.gate = Gate(settings, used.first)
     return app
-
-
-def listen(settings: Settings) -> socket.socket:
-    """The API's listening socket; raises :class:`ConfigError` when the port can't be had."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"can't listen on {settings.host}:{settings.port} ({error.strerror}): is something else running"
-            " there? Choose another port with PORT."
-        ) from error
-    listener.set_inheritable(True)
-    return listener
 
 
 async def _hold_against_stored(settings: Settings) -> None:
@@ -124,19 +138,27 @@ async def _hold_against_stored(settings: Settings) -> None:
 def run(argv: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Takes no arguments: the environment has the settings."""
     settings = load_settings()
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     for warning in check(settings):
         log.warning("%s", warning)
     asyncio.run(_hold_against_stored(settings))
-    listener = listen(settings)
+    listener = listen(settings.host, settings.port, "PORT")
+    traces = open_traces(settings, "cronspace-api")
+    server_of(settings, create_app(settings, traces=traces)).run(sockets=[listener])
+    if traces is not None:
+        traces.close()
+
+
+def server_of(settings: Settings, app: Starlette) -> uvicorn.Server:
+    """The server of an application."""
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         loop="uvloop",
-        http="httptools",
+        http=bounded(settings),  # type: ignore[arg-type] # wants a class, and calls it
         log_config=None,
         access_log=settings.log_level == "DEBUG",
         timeout_graceful_shutdown=int(settings.grace_seconds),
         server_header=False,
         proxy_headers=False,  # whom to believe is ours to say: CRONSPACE_TRUSTED_PROXIES
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)

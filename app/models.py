@@ -120,6 +120,7 @@ class FailureKind(StrEnum):
 
     DNS = "dns"
     BLOCKED = "blocked"  # the egress policy does not let it through: nothing was sent, nor is it again
+    SECRET = "secret"  # a named secret is missing, or can't stand where it is used: the same
     CONNECT = "connect"
     TLS = "tls"
     TIMEOUT = "timeout"

@@ -16,7 +16,7 @@ from msgspec import Raw, Struct, structs
 
 from app.clock import DAY_MS
 from app.declared.inputs import TriggerFields, shown
-from app.declared.masking import MASK, mask_headers
+from app.declared.masking import MASK, View, mask_headers
 from app.errors import InvalidSchedule
 from app.models import Changes, Definition, Trigger, pack_definition
 from app.schedule import Schedule, compare, schedule_of
@@ -33,7 +33,7 @@ _NULL = Raw(b"null")
 
 
 class FieldChange(Struct, frozen=True, kw_only=True):
-    """A field that differs. ``old`` and ``new`` are JSON texts; a credential's are masks."""
+    """A field that differs. ``old`` and ``new`` are JSON texts; ``masked``: not all of them is shown."""
 
     field: str
     old: Raw
@@ -189,22 +189,26 @@ def count_changes(changes: Iterable[tuple[str, Change]], size: int) -> Changes:
     )
 
 
-def field_changes(old: Definition, new: Definition) -> list[FieldChange]:
-    """The fields that differ, as answers show them: credentials masked, long values cut."""
-    before, after = shown(old), shown(new)
+def field_changes(old: Definition, new: Definition, view: View = View.USUAL) -> list[FieldChange]:
+    """The fields that differ, as answers show them: masked as the view has it, long values cut."""
+    before, after = shown(old, View.ALL), shown(new, View.ALL)
+    masked_before, masked_after = shown(old, view), shown(new, view)
     found: list[FieldChange] = []
     for name in TriggerFields.__struct_fields__:
         if name == "headers":
-            found += _header_changes(old.headers, new.headers)
+            found += _header_changes(old.headers, new.headers, view)
             continue
         was, became = (_encode(getattr(one, name)) for one in (before, after))
-        if was != became:
-            found.append(FieldChange(field=name, old=_cut(was), new=_cut(became), masked=False))
+        if was == became:
+            continue
+        told_was, told_became = (_encode(getattr(one, name)) for one in (masked_before, masked_after))
+        is_masked = (told_was, told_became) != (was, became)
+        found.append(FieldChange(field=name, old=_cut(told_was), new=_cut(told_became), masked=is_masked))
     return found
 
 
-def _header_changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterable[FieldChange]:
-    before, after = mask_headers(old), mask_headers(new)
+def _header_changes(old: Mapping[str, str], new: Mapping[str, str], view: View) -> Iterable[FieldChange]:
+    before, after = mask_headers(old, view), mask_headers(new, view)
     found = [
         FieldChange(
             field=f"headers[{name!r}]",

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.lab import ROOT, BenchError
 from bench.machine import describe
 from bench.result import Context, Row
 from bench.rows import ROWS
 from bench.sides import find_bullmq
 from bench.table import table
+from lab.processes import ROOT, LabError
 
 _WITH_BULLMQ = {"burst", "lateness", "memory", "idle"}
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         began = time.monotonic()
         try:
             row = importlib.import_module(f"bench.rows.{name}").run(context)
-        except (BenchError, OSError) as error:
+        except (LabError, OSError) as error:
             row = Row([], {}, [f"not measured: {error}"])
             failed = True
         rows[name] = row

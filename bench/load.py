@@ -19,11 +19,11 @@ def definition(pattern: str, url: str) -> Definition:
     return Definition(cron=pattern, url=url, method="POST", headers=HEADERS, payload=PAYLOAD)
 
 
-def store(redis_url: str, sets: Iterable[TriggerSet]) -> None:
-    """Replace the workspaces' sets, one after the other."""
+def store(redis_url: str, sets: Iterable[TriggerSet], keys: str = "") -> None:
+    """Replace the workspaces' sets, one after the other; ``keys`` are ``CRONSPACE_ENCRYPTION_KEYS``."""
 
     async def run() -> None:
-        settings = Settings(redis_url=redis_url)
+        settings = Settings(redis_url=redis_url, encryption_keys=keys)
         shard = Shard(connect(settings), settings)
         try:
             for workspace, members in sets:
@@ -34,7 +34,7 @@ def store(redis_url: str, sets: Iterable[TriggerSet]) -> None:
     asyncio.run(run())
 
 
-def store_due(redis_url: str, dues: Sequence[Due], target: str) -> None:
+def store_due(redis_url: str, dues: Sequence[Due], target: str, keys: str = "") -> None:
     """Store what is due, sending to ``target`` (scheme and authority)."""
     grouped = groupby(dues, key=lambda due: due.workspace)
     store(
@@ -43,6 +43,7 @@ def store_due(redis_url: str, dues: Sequence[Due], target: str) -> None:
             (workspace, [(due.id, definition(due.pattern, target + due.path)) for due in members])
             for workspace, members in grouped
         ),
+        keys,
     )
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from bench.due import Due, find_faults, load_in_time
-from bench.lab import ROOT, BenchError, Lab, Process, RedisServer, clean_environment
+from bench.lab import Lab
 from bench.load import store_due
 from bench.target import Arrival
+from lab.lab import RedisServer
+from lab.processes import ROOT, LabError, Process, clean_environment
 
 PEERS = ROOT / "bench" / "peers"
 
@@ -44,7 +46,7 @@ class Ours:
 
     def work(self, lab: Lab, redis: RedisServer, places: int) -> Process:
         """`cronspace worker`."""
-        return lab.worker(redis, places)
+        return lab.worker(redis.url, places)
 
 
 class BullMQ:
@@ -170,4 +172,4 @@ def _feed(command: Sequence[str], lines: Sequence[object], extra: dict[str, str]
         timeout=600,
     )
     if done.returncode:
-        raise BenchError(f"{' '.join(command[1:3])} failed:\n{done.stderr[-2000:]}")
+        raise LabError(f"{' '.join(command[1:3])} failed:\n{done.stderr[-2000:]}")

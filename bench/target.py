@@ -16,6 +16,8 @@ from typing import NamedTuple, cast
 
 import uvloop
 
+from lab.processes import ROOT, free_port
+
 _NGINX = """
 daemon off;
 worker_processes 1;
@@ -43,13 +45,6 @@ class Arrival(NamedTuple):
     path: str
 
 
-def free_port() -> int:
-    """A TCP port that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Target:
     """A running target; ``delay`` seconds before each answer (then it is always the small server)."""
 
@@ -68,7 +63,7 @@ class Target:
             command = [nginx, "-p", str(folder), "-c", str(configuration), "-e", error_log]
         else:
             command = [sys.executable, "-m", "bench.target", str(self.port), str(delay), str(self._log)]
-        self._process = subprocess.Popen(command, cwd=Path(__file__).resolve().parent.parent)
+        self._process = subprocess.Popen(command, cwd=ROOT)
         deadline = time.monotonic() + 10
         while True:
             try:

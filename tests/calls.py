@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-from conftest import Clock
-from helpers import claim_all, define, failed, succeeded
+from conftest import Clock, eventually
+from helpers import Target, claim_all, define, failed, succeeded
 
 from app.main import create_app
 from app.models import Definition
@@ -24,7 +24,7 @@ _numbers = itertools.count(1000)  # of claims: none that a test gives itself
 async def client_of(shard: Shard) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API on a shard."""
     transport = httpx.ASGITransport(create_app(shard.settings, Shards([shard])), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
@@ -70,3 +70,21 @@ async def finish_all(shard: Shard, clock: Clock, what: str = "succeeded") -> lis
     end = succeeded if what == "succeeded" else failed
     await queue.finish(shard, [end(one, clock.now) for one in claimed])
     return claimed
+
+
+def once(target: Target, **fields: Any) -> Any:
+    """A trigger that only runs by hand."""
+    return define("0 0 1 1 *", **{"url": f"{target.url}/x", **fields})
+
+
+async def run_once(client: httpx.AsyncClient, workspace: str = "acme", **body: Any) -> dict[str, Any]:
+    """Run the trigger ``t`` and wait for its end: the execution."""
+    path = f"/api/workspaces/{workspace}"
+    made = await ok(client.post(f"{path}/triggers/t/run", json=body or None), 202)
+
+    async def ended() -> Any:
+        shown = await ok(client.get(f"{path}/executions/{made['execution_id']}"))
+        return shown["execution"] if shown["execution"]["finished_at"] else None
+
+    execution: dict[str, Any] = await eventually(ended)
+    return execution

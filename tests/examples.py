@@ -23,6 +23,8 @@ PLACES = {
     "execution_id": "acme:none:1",
     "revision": "1",
     "key_id": "abcdefghijklmnop",
+    "signing_secret_id": "0123456789abcdef",
+    "secret_name": "api_token",
 }
 
 # A good body for each operation that takes one.
@@ -40,6 +42,9 @@ BODIES: dict[str, Any] = {
     "patch_workspace": {},
     "pause_workspace": {},
     "retry_dead_letters": {},
+    "add_signing_secret": {},
+    "put_secret": {"value": "hunter2 and more"},
+    "put_egress": {"allow": ["10.0.0.0/8"]},
     "create_key": {"name": "x", "scope": "read", "workspaces": ["acme"]},
 }
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from app.cursors import write_cursor
 from app.declared.rules import OWNERS, SCHEDULES
 from app.formats import FORMATS
+from app.signing import format_secret
 
 _CRONS = [
     "* * * * *",
@@ -42,6 +43,8 @@ VALUES = {
         ["2030-03-29T02:30:00Z", "2031-01-01T00:00:00+02:00", "2032-02-29T12:00:00"]
     ),
     "cursor": st.integers(0, 10**13).map(lambda slot: write_cursor((slot, f"acme:t:{slot}"))),
+    "webhook-secret": st.binary(min_size=24, max_size=64).map(format_secret),
+    "egress-entry": st.sampled_from(["10.0.0.0/8", "::1", "hooks.example.com", ".example.com", "*"]),
     "http-header-name": st.text("ABCxyz019-_", min_size=1, max_size=12).map("X-{}".format),
     "http-header-value": _VALUE.filter(lambda value: set(value) != {"*"}),  # a mask stands for a stored value
 }

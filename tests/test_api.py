@@ -41,7 +41,7 @@ PATH = "/api/workspaces/workspace-123/triggers"
 def client_of(shard: Shard, **settings: Any) -> httpx.AsyncClient:
     app = create_app(shard.settings, Shards([shard]))
     return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://api"
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://localhost"
     )
 
 

@@ -8,15 +8,16 @@ import httpx
 import pytest
 from calls import ACME, client_of, minutes, ok, store_set
 from conftest import Clock, ShardFactory
-from examples import ADMIN_KEY, BODIES, ONE, OPERATIONS, path_of
+from examples import ADMIN_KEY, BODIES, ONE, OPERATIONS, PLACES, path_of
 
 from app.store import Shard, audit
 from app.store.audit import Change
+from app.store.shard import pack
 
 pytestmark = pytest.mark.anyio
 
 KEY = {"authorization": f"Bearer {ADMIN_KEY}"}
-SECRETS = {"Authorization": "Bearer hunter2", "X-Api-Key": "hunter3", "X-Plain": "seen"}
+SECRETS = {"Authorization": "Bearer hunter2", "X-Api-Key": "hunter3", "Accept": "seen"}
 WRITES = [name for name, (method, _, _) in OPERATIONS.items() if method != "GET"]
 
 
@@ -53,7 +54,7 @@ async def test_a_change_tells_who_from_where_what_before_and_after_and_no_secret
     }
     assert created["before"] is None
     assert created["after"]["cron"] == "* * * * *"
-    assert created["after"]["headers['X-Plain']"] == "seen"
+    assert created["after"]["headers['Accept']"] == "seen"
     masked = "********"
     assert patched["before"] == {"cron": "* * * * *", "headers['X-Api-Key']": masked}
     assert patched["after"] == {"cron": "0 * * * *", "headers['X-Api-Key']": masked}
@@ -72,7 +73,7 @@ async def test_each_change_is_noted_once_and_what_is_refused_is_not(
         await store_set(guarded, **{"nightly-report": "* * * * *", "more": "* * * * *"})
         await store_set(guarded, **{"nightly-report": "* * * * *"})
         method, url = path_of(name)
-        general = name in ("erase_workspace", "create_key", "delete_key")
+        general = name in ("erase_workspace", "create_key", "delete_key", "resume_system")
         url, body = await scene(guarded, client, clock, name, url)
         refused = await client.request(method, url, json=body)
         assert refused.status_code == 401
@@ -102,7 +103,15 @@ async def scene(
     if name == "delete_key":
         made = await ok(client.post("/api/keys", json=BODIES["create_key"], headers=KEY), 201)
         return url.replace("abcdefghijklmnop", made["id"]), body
-    if name.startswith("resume"):
+    if name == "delete_signing_secret":
+        made = await ok(client.post(f"{ACME}/signing-secrets", headers=KEY), 201)
+        return url.replace(PLACES["signing_secret_id"], made["signing_secret"]["id"]), body
+    if name in ("delete_secret", "delete_egress"):
+        given = BODIES[name.replace("delete", "put")]
+        await ok(client.put(url, json=given, headers=KEY), 201 if name == "delete_secret" else 200)
+    if name == "resume_system":
+        await shard.redis.hset(shard.keys.root, "held_by_loss", pack([1, "somebody", 0, 1]))
+    elif name.startswith("resume"):
         await ok(client.post(url.replace("/resume", "/pause"), json={}, headers=KEY))
     if name == "create_trigger":
         body = {**ONE, "id": "new"}

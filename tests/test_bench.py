@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from bench.due import Due, different_patterns, find_faults, make_due, one_pattern
-from bench.lab import ROOT, clean_environment
 from bench.result import Figure, percentile
 from bench.rows import ROWS
 from bench.sides import find_bullmq
 from bench.target import Arrival
+from lab.processes import ROOT, clean_environment
 
 pytestmark = pytest.mark.xdist_group("bench")
 
@@ -68,6 +68,12 @@ def test_burst(tmp_path: Path) -> None:
     assert_once(row)
     assert row["sizes"]["count"] == 200
     assert bool(row["notes"]) == (not BULLMQ)
+
+
+def test_sealing(tmp_path: Path) -> None:
+    row = run_row("sealing", tmp_path)
+    assert_figures(row, ["encryption, a worker's CPU", "encryption, a stored trigger"], ["plain"])
+    assert_once(row)
 
 
 def test_lateness(tmp_path: Path) -> None:

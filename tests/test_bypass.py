@@ -26,12 +26,13 @@ from app.models import pack_definition
 from app.store.queue import Claimed, Ended
 from app.urls import parse_target
 from workers import delivery, resolver
+from workers.outgoing import Ready
 from workers.resolver import Resolver
 from workers.transport import Transport, tls_context
 
 pytestmark = pytest.mark.anyio
 
-GUARDED, OPEN = delivery.GUARDED, make_egress("*", "", "")
+GUARDED, OPEN = Egress(), make_egress("*", "", "")
 
 # Names and what they resolve to.
 ZONE: dict[str, tuple[str, ...]] = {
@@ -290,7 +291,7 @@ async def transport(names: NameServer) -> AsyncIterator[Transport]:
 async def send(transport: Transport, egress: Egress, url: str, **fields: Any) -> Ended:
     packed = pack_definition(define(url=url, method="GET", timeout_seconds=5, **fields))
     one = Claimed("acme:t:1790000040000", "acme", "t", 1_790_000_040_000, [], packed, 0, "t")
-    return await delivery.attempt(transport, one, 1_790_000_041_000, "w", egress=egress)
+    return await delivery.attempt(transport, one, 1_790_000_041_000, "w", Ready(egress))
 
 
 def kind_of(ended: Ended) -> str:

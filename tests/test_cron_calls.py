@@ -21,7 +21,7 @@ VALIDATE = "/api/cron/validate"
 @pytest.fixture
 async def client(shard: Shard) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(create_app(shard.settings, Shards([shard])), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 

@@ -24,7 +24,8 @@ from app.egress import make_egress
 from app.models import Attempt, pack_definition
 from app.store.queue import Claimed, Ended
 from workers import delivery
-from workers.transport import Transport
+from workers.outgoing import Ready
+from workers.transport import Transport, tls_context
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +47,7 @@ def claimed(attempts: list[Attempt] | None = None, **fields: Any) -> Claimed:
 
 
 async def send(transport: Transport, attempts: list[Attempt] | None = None, **fields: Any) -> Ended:
-    return await delivery.attempt(transport, claimed(attempts, **fields), NOW, "w", egress=HERE)
+    return await delivery.attempt(transport, claimed(attempts, **fields), NOW, "w", Ready(HERE))
 
 
 def only(target: Target) -> Received:
@@ -170,7 +171,7 @@ def writes(*parts: bytes, pause: float = 0.0, close: bool = True) -> Any:
         for part in parts:
             writer.write(part)
             await writer.drain()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause)  # a part by itself, as a slow target sends it
         if close:
             writer.close()
 
@@ -182,7 +183,7 @@ async def drip(_: Received, writer: asyncio.StreamWriter) -> None:
     while True:
         writer.write(b".")
         await writer.drain()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # well within any time-out for one read
 
 
 @pytest.mark.parametrize(
@@ -292,6 +293,23 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     return context
 
 
+async def test_the_systems_certificates_are_read_once_however_many_requests_begin_at_once(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+
+    def counting() -> ssl.SSLContext:
+        nonlocal read
+        read += 1
+        return tls_context()
+
+    monkeypatch.setattr("workers.transport.tls_context", counting)
+    async with Target(b"no TLS").running() as plain:
+        url = plain.url.replace("http:", "https:")
+        await asyncio.gather(*(send(transport, url=url, timeout_seconds=0.5) for _ in range(20)))
+    assert read == 1
+
+
 async def test_bad_tls_is_told_apart(transport: Transport, tmp_path: Path) -> None:
     async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
@@ -317,7 +335,7 @@ async def test_a_url_that_needs_quoting_is_quoted(transport: Transport) -> None:
 
 async def test_a_definition_that_can_not_be_sent_fails_at_once(transport: Transport) -> None:
     broken = Claimed("a:b:1", "a", "b", 1, [], b"\xc1", 1, "t")
-    ended = await delivery.attempt(transport, broken, NOW, "w")
+    ended = await delivery.attempt(transport, broken, NOW, "w", Ready(HERE))
     assert ended.what == "failed"
     assert ended.attempt is not None
     assert ended.attempt.kind == "internal"
@@ -402,7 +420,7 @@ async def test_variables_are_filled_in_for_each_attempt_anew(transport: Transpor
     async with Target().running() as target:
         one = claimed(url=f"{target.url}/?{{{{started_at.unix}}}}", payload=b'"at {{started_at.unix}}"')
         for second in range(3):
-            await delivery.attempt(transport, one, NOW + 1000 * second, "w", egress=HERE)
+            await delivery.attempt(transport, one, NOW + 1000 * second, "w", Ready(HERE))
         times = [f"{NOW // 1000 + second}" for second in range(3)]
         assert [request.path for request in target.received] == [f"/?{time}" for time in times]
         assert [request.body.decode() for request in target.received] == [f"at {time}" for time in times]
@@ -431,7 +449,7 @@ async def test_the_slot_before_is_the_schedules(
 ) -> None:
     async with Target().running() as target:
         one = claimed(url=target.url, headers={"X-Previous": "[{{previous_at}}]"}, **schedule)
-        await delivery.attempt(transport, structs.replace(one, anchor=anchor), NOW, "w", egress=HERE)
+        await delivery.attempt(transport, structs.replace(one, anchor=anchor), NOW, "w", Ready(HERE))
         assert only(target).headers["x-previous"] == f"[{previous}]"
 
 

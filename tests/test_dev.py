@@ -43,7 +43,7 @@ def until(check: Callable[[], T], seconds: float = 20.0, what: str = "") -> T:
     deadline = time.monotonic() + seconds
     while not (found := check()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what or check}"
-        time.sleep(0.03)
+        time.sleep(0.03)  # between two looks
     return found
 
 
@@ -365,7 +365,7 @@ def test_reload_restarts_api_and_worker(dev: DevFactory, data: Path) -> None:
     def restarted() -> bool:
         if "changed; restarting" not in one.text():
             file.write_text(file.read_text() + "#\n")  # again: the watch may begin after the banner
-            time.sleep(0.2)
+            time.sleep(0.2)  # or the watch would see no end of changes
         now = one.find_children()
         return now["api"] != before["api"] and now["worker"] != before["worker"]
 

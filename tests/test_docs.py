@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import redis
@@ -24,12 +24,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.openapi import document_of
 from app.clock import from_ms, parse_moment
-from app.config import HELP
+from app.config import HELP, RESERVED
 from app.declared.inputs import TriggerInput
 from app.main import NOUNS, create_app
 from app.schedule import schedule_of
 from app.schedule.zones import load_zone
 from app.store import Shard, Shards
+from app.wording import Code
 from workers.transport import Transport
 from workers.worker import Worker
 
@@ -42,7 +43,9 @@ OPERATIONS = {
     for path, item in DOCUMENT["paths"].items()
     for method, operation in item.items()
 }
-API, GUARANTEES, SCHEDULES = (ROOT / f"docs/{name}.md" for name in ("api", "guarantees", "schedules"))
+API, GUARANTEES, SCHEDULES, TROUBLE = (
+    ROOT / f"docs/{name}.md" for name in ("api", "guarantees", "schedules", "troubleshooting")
+)
 RUNNING = [page for page in PAGES if any(block.runs for block in blocks_of(page))]
 
 # In the place of curl: the same call, with its status noted.
@@ -200,8 +203,17 @@ def test_every_field_and_setting_of_a_page_is_there_and_every_field_is_on_a_page
     text = "".join(prose_of(page) for page in PAGES)
     missing = {name for name in TriggerInput.__struct_fields__ if f"`{name}`" not in text}
     assert not missing
-    settings = {env for env, _ in HELP.values()}
+    settings = {env for env, _ in HELP.values()} | RESERVED
     assert set(re.findall(r"\bCRONSPACE_[A-Z_]+\b", text)) <= settings
+
+
+def test_what_explain_finds_is_told_by_the_page_for_trouble_as_it_is_called() -> None:
+    section = prose_of(TROUBLE).partition("## A trigger does not fire")[2].partition("\n## ")[0]
+    told = {
+        code for row in re.findall(r"^\|([^|]+)\|", section, re.M) for code in re.findall(r"`(\w+)`", row)
+    }
+    assert len(told) > 10
+    assert told - {"explain"} <= set(get_args(Code))
 
 
 def test_the_nights_in_which_clocks_change_are_as_told() -> None:

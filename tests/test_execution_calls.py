@@ -11,8 +11,17 @@ from typing import Any
 import pytest
 from calls import ACME, client_of, finish_all, fire, minutes, ok, refused, store_set
 from conftest import START, Clock, ShardFactory, eventually
-from helpers import Target, accounts_balance, claim_all, define, failed, numbered, succeeded
-from test_worker import in_seconds, worker_running
+from helpers import (
+    Target,
+    accounts_balance,
+    claim_all,
+    define,
+    failed,
+    numbered,
+    succeeded,
+    worker_running,
+)
+from test_worker import in_seconds
 
 from app.clock import day_of, rfc3339
 from app.store import Shard, orders, queue, triggers

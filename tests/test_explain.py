@@ -11,7 +11,7 @@ from helpers import claim_all, define, failed
 
 from app.clock import rfc3339
 from app.models import Attempt, State
-from app.store import Shard, holds, orders, queue, ticking, triggers
+from app.store import Shard, holds, orders, queue, ticking, triggers, workspaces
 from app.store.history import WHATS
 from app.store.queue import Ended
 from app.wording import code_of, sentence
@@ -29,7 +29,8 @@ async def told(shard: Shard, at: int | None = None, trigger: str = "a") -> list[
         explanation = await ok(client.get(f"{ACME}/triggers/{trigger}/explain{query}"))
     assert explanation["summary"] == explanation["findings"][0]["message"]
     assert (explanation["slot"] is None) == (at is None)
-    return explanation["findings"]  # type: ignore[no-any-return]
+    findings: list[dict[str, Any]] = explanation["findings"]
+    return findings
 
 
 def codes(findings: list[dict[str, Any]]) -> list[str]:
@@ -126,6 +127,16 @@ async def test_a_schedule_that_cannot_be_computed_says_so(shard: Shard, clock: C
     found = await told(shard)
     assert codes(found)[0] == "schedule_error"
     assert "the zone is unknown" in found[0]["message"]
+
+
+async def test_an_execution_that_waits_for_the_rate_says_so(shard: Shard, clock: Clock) -> None:
+    await store_set(shard, a="* * * * *", b="* * * * *")
+    await workspaces.configure(shard, "acme", workspaces.WorkspaceSettings(max_rate=0.5))
+    clock.now = FIRST
+    await fire(shard)
+    finding = await only(shard, FIRST, "b")
+    assert finding["code"] == "waiting_for_rate"
+    assert "max_rate is 0.5 a second" in finding["message"]
 
 
 async def test_open_executions_say_what_they_wait_for(make_shard: ShardFactory, clock: Clock) -> None:

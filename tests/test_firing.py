@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from conftest import START, Clock, ShardFactory
@@ -261,9 +262,9 @@ async def test_every_script_is_safe_to_run_twice(
     shard = make_shard(max_concurrency=3)
     run = shard.run
 
-    async def twice(name: str, *args: object, **more: object) -> object:
-        await run(name, *args, **more)  # type: ignore[arg-type]
-        return await run(name, *args, **more)  # type: ignore[arg-type]
+    async def twice(name: str, *args: Any, **more: Any) -> Any:
+        await run(name, *args, **more)
+        return await run(name, *args, **more)
 
     monkeypatch.setattr(shard, "run", twice)
     done = await triggers.replace(shard, "acme", numbered(8))

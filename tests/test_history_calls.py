@@ -15,7 +15,7 @@ from app.health_score import health_score
 from app.keys import kind_of
 from app.models import Attempt, Execution, State
 from app.store import Shard, executions, holds, orders, queue
-from app.store.queue import Ended
+from app.store.queue import Ended, What
 
 pytestmark = pytest.mark.anyio
 
@@ -38,12 +38,12 @@ async def two_days(make_shard: ShardFactory, clock: Clock) -> Shard:
         await fire(shard)
         for one in await claim_all(shard, number=step + 1):
             number += 1
-            what = "failed" if number % 5 == 0 else "succeeded"
+            what: What = "failed" if number % 5 == 0 else "succeeded"
             status = 200 if what == "succeeded" else 500
             made = Attempt(
                 clock.now, number * 53 % 5000, status, "" if status == 200 else "status", "", "", "w"
             )
-            await queue.finish(shard, [Ended(one.id, one.token, what, 0, made)])  # type: ignore[arg-type]
+            await queue.finish(shard, [Ended(one.id, one.token, what, 0, made)])
     letters = await orders.letters(shard, "acme")
     await orders.make(shard, "acme", "retry", [orders.retry_of(one, define()) for one in letters[:3]])
     await finish_all(shard, clock)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from generated import texts
 
 from app.config import HELP, Settings, env_example, load_settings
 from app.errors import ConfigError
@@ -21,7 +22,7 @@ NAMED = [
     {"app.clock", "app.errors"},
     {"app.store"},
     {"app.api", "app.dev", "workers"},
-    {"app.main", "app.reshard", "app.__main__"},
+    {"app.main", "app.probe", "app.reshard", "app.rotate_keys", "app.__main__"},
 ]
 PURE = {f"app.{path.stem}" for path in (ROOT / "app").iterdir()} - {"app.__init__"} - set().union(*NAMED)
 LAYERS = [NAMED[0], PURE, *NAMED[1:]]
@@ -103,6 +104,11 @@ def test_includes_are_resolved(path: Path) -> None:
 def test_every_setting_is_explained_and_in_the_example() -> None:
     assert set(HELP) == set(Settings.__struct_fields__)
     assert (ROOT / ".env.example").read_text() == env_example()
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    for path, text in texts().items():
+        assert path.read_text() == text, f"make generated writes {path.name} anew"
 
 
 def test_the_example_is_accepted() -> None:

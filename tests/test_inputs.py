@@ -16,7 +16,7 @@ from app.clock import parse_interval, parse_moment, rfc3339
 from app.config import Settings
 from app.declared.bodies import parse_patch, parse_replace, parse_trigger
 from app.declared.inputs import Defaults, PatchInput, TriggerFields, TriggerInput, shown
-from app.declared.masking import MASK
+from app.declared.masking import MASK, View, unmask
 from app.declared.outcomes import TARGET_KINDS, canonical, kinds_of, statuses_of
 from app.errors import Fault, InvalidRequest
 from app.models import Definition
@@ -229,6 +229,14 @@ def test_what_is_usual_anyway_is_the_same_as_leaving_it_out() -> None:
         ({"retry_delay_seconds": 60, "retry_max_delay_seconds": 30}, "retry_max_delay_seconds", "60 s"),
         ({"retry_delay_seconds": 7200}, "retry_max_delay_seconds", "3600 unless given"),
         ({"retry_strategy": "fixed", "retry_max_delay_seconds": 30}, "retry_max_delay_seconds", "strategy"),
+        # sizes
+        ({"url": "https://example.com/" + "x" * 8180}, "url", "8192 characters"),
+        ({"headers": {f"X-{number}": "1" for number in range(101)}}, "headers", "at most 100"),
+        ({"headers": {"X-Long": "x" * 32_768}}, "headers", "32,768 bytes"),
+        ({"payload": "x" * 1_048_576}, "payload", "more than 1,048,576"),
+        ({"payload": {"list": [1] * 600_000}}, "payload", "more than 1,048,576"),
+        ({"name": "x" * 257}, "name", "<= 256"),
+        ({"description": "x" * 4097}, "description", "<= 4096"),
         # values
         ({"tags": ["x"] * 21}, "tags", "<= 20"),
         ({"tags": ["a", "", "b"]}, "tags[1]", ">= 1"),
@@ -426,7 +434,7 @@ def definitions(draw: st.DrawFn) -> Definition:
 
 @given(definitions())
 def test_what_is_shown_is_accepted_back_unchanged(definition: Definition) -> None:
-    text = msgspec.json.encode(shown(definition, mask=False))
+    text = msgspec.json.encode(shown(definition, View.ALL))
     elsewhere = Defaults(timezone="Asia/Tokyo", timeout_seconds=1.0, max_retries=99)
     assert parse_trigger(text, SETTINGS).to_definition(elsewhere) == definition
     assert msgspec.json.decode(text, type=TriggerFields).url == definition.url
@@ -434,12 +442,15 @@ def test_what_is_shown_is_accepted_back_unchanged(definition: Definition) -> Non
     masked = msgspec.json.decode(msgspec.json.encode(shown(definition)))
     del masked["payload"]  # a patch takes nulls in it for what is to be removed
     assert parse_patch(msgspec.json.encode(masked), definition, SETTINGS, elsewhere) == definition
+    for view in View:  # whoever copies from an answer and puts it back changes nothing
+        given = parse_trigger(msgspec.json.encode(shown(definition, view)), SETTINGS).to_definition(elsewhere)
+        assert unmask(given, definition) == (definition, [])
 
 
 def test_credentials_are_shown_masked() -> None:
     definition = stored(headers={"Authorization": "Bearer x", "X-Plain": "y"})
     assert shown(definition).headers == {"Authorization": MASK, "X-Plain": "y"}
-    assert shown(definition, mask=False).headers == definition.headers
+    assert shown(definition, View.ALL).headers == definition.headers
 
 
 # Merge patches.

@@ -8,7 +8,7 @@ from helpers import accounts_balance, claim_all, define, failed, numbered, succe
 
 from app.clock import day_of
 from app.schedule import schedule_of
-from app.schedule.late import judge_overdue
+from app.schedule.late import Missed, judge_overdue
 from app.store import Shard, catalog, executions, history, queue, ticking, triggers
 
 pytestmark = pytest.mark.anyio
@@ -254,6 +254,26 @@ def test_every_overdue_slot_is_missed_or_kept(catch_up: str, spans: tuple[tuple[
     for run in judged.missed:
         assert run.slots == [slot for slot in due if slot <= judged.after][-4:]
         assert (run.first, run.last) == (due[0], run.slots[-1])
+
+
+def test_what_redis_lost_is_the_reason_where_it_lost_it_and_changes_no_number() -> None:
+    definition = define("*/7 * * * *", catch_up_missed="latest")
+    schedule = schedule_of(definition, "acme", "0", 0)
+    now = START + 20 * HOUR
+    lost = [(0, START + HOUR), (START + 3 * HOUR, START + 4 * HOUR), (START + 19 * HOUR, now)]
+
+    def judged(lost: list[tuple[int, int]]) -> tuple[int, list[Missed]]:
+        one = judge_overdue(schedule, definition, START, now, deadline=60_000, cap=50, records=30, lost=lost)
+        return one.after, one.missed
+
+    (after, (whole,)), (same, parts) = judged([]), judged(lost)
+    assert same == after
+    assert [run.reason for run in parts] == ["data_loss", "deadline", "data_loss", "deadline", "data_loss"]
+    assert sum(n for run in parts for _, n in run.days) == sum(n for _, n in whole.days)
+    assert [slot for run in parts for slot in run.slots] == whole.slots  # the newest get their records
+    for run in parts:
+        inside = [any(a < slot <= b for a, b in lost) for slot in (run.first, run.last)]
+        assert inside == [run.reason == "data_loss"] * 2
 
 
 async def test_late_slots_go_one_after_another_though_they_are_fired_in_several_calls(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Any
 
 from conftest import START, Clock
 from cronsim import CronSim
@@ -137,7 +138,7 @@ class World:
         ended = []
         for index, one in enumerate(claimed):
             self.sent[one.id] += 1
-            what = ("succeeded", "succeeded", "failed", "retry", "dies")[(fate + index) % 5]
+            what: Any = ("succeeded", "succeeded", "failed", "retry", "dies")[(fate + index) % 5]
             if what == "retry":
                 self.told[one.id] += 1
             if what == "dies":
@@ -145,7 +146,7 @@ class World:
                 continue
             kind = "" if what == "succeeded" else "status"
             made = Attempt(self.clock.now, 3, 200 if not kind else 500, kind, "", "", "w")
-            ended.append(Ended(one.id, one.token, what, 20_000, made))  # type: ignore[arg-type]
+            ended.append(Ended(one.id, one.token, what, 20_000, made))
         await queue.finish(self.shard, ended)
 
     async def pass_time(self, seconds: int, alive: bool) -> None:
@@ -176,15 +177,15 @@ steps = st.one_of(
 )
 
 
-async def run_world(world: World, script: list[tuple[str, object]]) -> None:
+async def run_world(world: World, script: list[tuple[str, Any]]) -> None:
     await world.replace(dict.fromkeys(CRONS, 0))
     for what, given_ in script:
         if what == "edit":
-            await world.edit(*given_)  # type: ignore[misc]
+            await world.edit(*given_)
         elif what == "tick":
             await world.tick()
         elif what in ("outage", "live"):
-            await world.pass_time(given_, what == "live")  # type: ignore[arg-type]
+            await world.pass_time(given_, what == "live")
         else:
             await getattr(world, what)(given_)
     await world.pause_workspace(False)

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -27,7 +27,9 @@ from app.auth.callers import Scope
 from app.auth.keys import ApiKey, new_key
 from app.formats import FORMATS
 from app.main import NOUNS, create_app
-from app.store import Shard, Shards, api_keys, connect, orders, queue, ticking, triggers
+from app.outgoing import NamedSecret, Outgoing, SigningSecret
+from app.store import Shard, Shards, api_keys, connect, orders, outgoing, queue, ticking, triggers, workers
+from app.store.shard import reply
 
 pytestmark = pytest.mark.anyio
 
@@ -199,8 +201,18 @@ PROVOKED = {
     ("change_triggers", 422): Way(SAME_KEY, before={**BODIES["change_triggers"], "note": "x"}, there=True),
     ("get_revision", 404): AS_IT_IS,
     ("diff_revisions", 404): AS_IT_IS,
+    ("add_signing_secret", 409): Way(scene="signed twice"),
+    ("get_signing_secret", 404): AS_IT_IS,
+    ("delete_signing_secret", 404): AS_IT_IS,
+    ("delete_signing_secret", 409): Way(scene="signed twice", contended=True),
+    ("put_secret", 409): Way(contended=True),
+    ("delete_secret", 404): AS_IT_IS,
+    ("delete_secret", 409): Way(scene="secret used"),
+    ("put_egress", 409): Way(contended=True),
+    ("delete_egress", 409): ERASING,
     ("create_key", 409): Way(scene="full"),
     ("delete_key", 404): AS_IT_IS,
+    ("detailed_health", 403): AS_IT_IS,
     ("roll_back", 404): AS_IT_IS,
     ("roll_back", 409): CONTENDED,
     ("roll_back", 412): Way({"If-Match": '"7"'}, there=True),
@@ -216,20 +228,32 @@ class Contended(Shard):
         if self.contended and name in ("swap_triggers", "edit_triggers"):
             workspace = args[0] if name == "swap_triggers" else args[1]
             meta = self.keys.of(str(workspace), "meta")
-            await self.redis.hset(meta, "serial", f"not {args}")  # type: ignore[misc]
+            await reply(self.redis.hset(meta, "serial", f"not {args}"))
+        if self.contended and name == "change_outgoing":
+            await self.redis.zadd(self.keys.outgoing, {"acme": int(args[1]) + 1})
         return await super().run(name, *args, **kwargs)
 
 
 async def provoke(shard: Shard, scene: str) -> None:
     """Make what an error needs: the execution of ONE's first slot, or a workspace that is going."""
     if scene == "erasing":
-        await shard.redis.hset(shard.keys.of("acme", "meta"), "erasing", 1)  # type: ignore[misc]
+        await reply(shard.redis.hset(shard.keys.of("acme", "meta"), "erasing", "1"))
     elif scene in ("ended", "key used"):
         await triggers.replace(shard, "acme", [("nightly-report", define())])
         await ticking.fire_due(clocked(shard, FIRST))
         (execution,) = await claim_all(clocked(shard, FIRST))
         end = succeeded if scene == "ended" else failed
         await queue.finish(shard, [end(execution, FIRST)])
+    if scene == "signed twice":
+        secrets = tuple(
+            SigningSecret(id_, b"s" * 24, START) for id_ in (PLACES["signing_secret_id"], "other")
+        )
+        await outgoing.change(shard, "acme", lambda _: Outgoing(signing=secrets))
+    if scene == "secret used":
+        secret = NamedSecret("hunter2", START, START)
+        await outgoing.change(shard, "acme", lambda _: Outgoing(secrets={PLACES["secret_name"]: secret}))
+        using = define(url=f"http://127.0.0.1:9/{{{{secret.{PLACES['secret_name']}}}}}")
+        await triggers.replace(shard, "acme", [("t", using)])
     if scene == "full":
         for _ in range(shard.settings.max_api_keys):
             await store_key(shard)
@@ -270,10 +294,17 @@ def documented(document: Mapping[str, Any] = DOCUMENT) -> list[tuple[str, int]]:
     ]
 
 
+async def never_complete() -> AsyncIterator[bytes]:
+    yield b"{"
+    await asyncio.Event().wait()
+
+
 def test_each_documented_error_has_its_request_here() -> None:
     """What authentication and rate limits add is provoked in the same way for every operation."""
     own = documented(document_of(NOUNS))
-    assert {one for one in own if one[1] not in (400, 413, 503)} == {one for one in PROVOKED if one[1] != 503}
+    assert {one for one in own if one[1] not in (400, 403, 408, 413, 503)} == {
+        one for one in PROVOKED if one[1] != 503
+    }
 
 
 @pytest.mark.parametrize(("name", "status"), documented())
@@ -285,13 +316,18 @@ async def test_every_documented_error_can_be_met(redis_url: str, name: str, stat
         max_body_bytes=500,
         max_api_keys=2,
         rate_limit_key=1 if status == 429 else 100,
+        receive_seconds=0.01 if status == 408 else 30,
     )
     shard = Contended(connect(settings), settings, now=lambda: START)
     way = PROVOKED.get((name, status), AS_IT_IS)
-    body = None
+    body: str | AsyncIterator[bytes] | None = None
     if "requestBody" in OPERATIONS[name][2]:
         body = json.dumps(way.body or BODIES[name]) if status != 413 else " " * 501
+        if status == 408:
+            body = never_complete()
     url += "&nonsense=1" if status == 400 else way.query
+    if status == 403 and any(one["name"] == "reveal" for one in OPERATIONS[name][2].get("parameters", ())):
+        url += "&reveal=true"
     if way.scene in ("ended", "key used"):
         url = url.replace(PLACES["execution_id"], f"acme:nightly-report:{FIRST}")
     try:
@@ -313,8 +349,10 @@ async def test_every_documented_error_can_be_met(redis_url: str, name: str, stat
         await shard.redis.aclose()
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
-    described = OPERATIONS[name][2]["responses"][str(status)]["$ref"].rpartition("/")[2]
-    schema = DOCUMENT["components"]["responses"][described]["content"]["application/problem+json"]["schema"]
+    described = OPERATIONS[name][2]["responses"][str(status)]
+    if "$ref" in described:
+        described = DOCUMENT["components"]["responses"][described["$ref"].rpartition("/")[2]]
+    schema = described["content"]["application/problem+json"]["schema"]
     jsonschema_rs.validate({**schema, "components": DOCUMENT["components"]}, response.json())
 
 
@@ -331,6 +369,7 @@ async def test_schemathesis_finds_nothing(make_shard: ShardFactory, clock: Clock
     (execution,) = await claim_all(shard)
     assert execution.id == f"acme:nightly-report:{START + 40_000}"
     await queue.finish(shard, [failed(execution, clock.now)])
+    await workers.note(shard, "w", workers.Facts(name="w", version="1", started=START, capacity=1, running=0))
     config = uvicorn.Config(create_app(shard.settings, Shards([shard])), port=0, log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

@@ -92,7 +92,7 @@ async def client(shard: Shard) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(shard.settings, Shards([shard]))
     app.router.routes[:] = routes_of([noun])
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
@@ -219,7 +219,7 @@ def test_the_document_shows_what_is_declared() -> None:
         ("If-Match", "header"),
     ]
     assert shown["requestBody"]["required"] is False
-    assert list(shown["responses"]) == ["200", "201", "400", "413"]  # no 503: it takes no store
+    assert list(shown["responses"]) == ["200", "201", "400", "403", "408", "413"]  # no 503: it takes no store
     assert shown["responses"]["201"]["headers"]["ETag"]["description"] == "The revision."
     assert document["components"]["schemas"]["Echo"] == {
         "description": "What arrived.",

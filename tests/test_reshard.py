@@ -18,6 +18,7 @@ from app.clock import day_of
 from app.config import Settings
 from app.errors import ConfigError, WrongDeployment
 from app.models import State
+from app.outgoing import Outgoing, SigningSecret
 from app.reshard import reshard, run
 from app.store import (
     Shard,
@@ -27,6 +28,7 @@ from app.store import (
     holds,
     open_shards,
     orders,
+    outgoing,
     queue,
     resharding,
     ticking,
@@ -52,6 +54,8 @@ async def fill(shards: Shards, clock: Clock) -> None:
         entries = [(f"t{number}", define("* * * * *", overlap_policy="queue")) for number in range(3)]
         await triggers.replace(shard, name, [*entries, ("p", define()), ("gone", define())])
         await holds.pause_triggers(shard, name, ["p"], "why")
+        secret = SigningSecret(name, b"s" * 24, clock.now)
+        await outgoing.change(shard, name, lambda _, one=secret: Outgoing(signing=(one,)))
     for number in range(1, 4):
         clock.advance(60)
         for shard in shards:

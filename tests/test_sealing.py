@@ -68,3 +68,33 @@ def test_a_bad_key_is_refused_without_being_repeated(text: str) -> None:
     with pytest.raises(ConfigError, match="CRONSPACE_ENCRYPTION_KEYS") as caught:
         load_settings({"CRONSPACE_ENCRYPTION_KEYS": text})
     assert text not in str(caught.value)
+
+
+TEXTS = ["", "plain", "\ue0c1", "\ue0c1\ue0c1x", "\ue0c1wQ==", "naïve …", "x" * 5000]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("sealer", [Sealer(), Sealer([NEW]), Sealer([NEW], only_opens=True)])
+def test_a_text_opens_as_it_was_whatever_it_begins_with(sealer: Sealer, text: str) -> None:
+    stored = sealer.seal_text(text)
+    assert Sealer([OLD, NEW]).open_text(stored) == text
+    assert sealer.is_current_text(stored)
+    assert Sealer([OLD, NEW]).is_current_text(stored) == (not text)
+    assert Sealer.is_sealed_text(stored) == (sealer.seals and bool(text))
+
+
+@pytest.mark.parametrize("text", ["\ue0c1wQ==", "\ue0c1not base64"])
+def test_an_altered_text_does_not_open(text: str) -> None:
+    """No target can make one: what it sends is stored with the mark twice."""
+    with pytest.raises(SealError):
+        Sealer([NEW]).open_text(text)
+    assert Sealer().open_text(Sealer().seal_text(text)) == text
+
+
+def test_what_is_only_opened_with_is_not_sealed_with() -> None:
+    opens = Sealer([NEW], only_opens=True)
+    sealed = Sealer([NEW]).seal(b"x")
+    assert opens.open(sealed) == b"x"
+    assert opens.seal(b"x") == b"x"
+    assert not opens.is_current(sealed)
+    assert not opens.seals

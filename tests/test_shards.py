@@ -52,7 +52,7 @@ async def product(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, 
     tasks = [asyncio.create_task(worker.main()) for worker in workers]
     served = httpx.ASGITransport(create_app(settings, shards), raise_app_exceptions=False)
     try:
-        async with httpx.AsyncClient(transport=served, base_url="http://api") as client:
+        async with httpx.AsyncClient(transport=served, base_url="http://localhost") as client:
             yield client, shards
     finally:
         for worker in workers:
@@ -174,7 +174,7 @@ async def test_a_process_with_another_number_of_shards_is_refused(redis_url: str
         with pytest.raises(WrongDeployment, match="CRONSPACE_SHARDS is 2: set it to 4"):
             await two.verify()
         served = httpx.ASGITransport(create_app(two.settings, two), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=served, base_url="http://api") as client:
+        async with httpx.AsyncClient(transport=served, base_url="http://localhost") as client:
             refused = await client.get("/api/workspaces")
             assert refused.status_code == 503
             assert "set it to 4" in refused.json()["detail"]

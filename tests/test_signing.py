@@ -16,9 +16,11 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from app.egress import make_egress
 from app.keys import execution_id, own_execution_id
 from app.models import pack_definition
+from app.outgoing import SigningSecret
 from app.signing import BadSignature, format_secret, generate_secret, parse_secret, sign, verify
 from app.store.queue import Claimed
 from workers import delivery
+from workers.outgoing import Ready
 from workers.transport import Transport
 
 ID = "acme:nightly.v2:1790000040000"
@@ -150,9 +152,15 @@ def test_a_signed_text_can_be_cut_in_one_way_only(id_: str, timestamp: int, body
     assert accepted == [(len(id_), len(id_) + 1 + len(str(timestamp)))]
 
 
-def claimed(url: str, secrets: tuple[bytes, ...], **fields: Any) -> Claimed:
+def claimed(url: str, **fields: Any) -> Claimed:
     packed = pack_definition(define(url=url, **fields))
-    return Claimed(ID, "acme", "nightly.v2", 1_790_000_040_000, [], packed, 0, "t", secrets)
+    return Claimed(ID, "acme", "nightly.v2", 1_790_000_040_000, [], packed, 0, "t")
+
+
+def signing(*secrets: bytes) -> Ready:
+    return Ready(
+        make_egress(LOOPBACK, "", ""), tuple(SigningSecret("", secret, created=0) for secret in secrets)
+    )
 
 
 @pytest.mark.anyio
@@ -165,8 +173,8 @@ async def test_the_standard_library_verifies_what_arrives() -> None:
             {"payload": '"Grüße, {{attempt}}."'.encode()},
             {"method": "GET"},
         ):
-            one = claimed(target.url, (SECRET, OTHER), **fields)
-            await delivery.attempt(transport, one, now, "w", egress=make_egress(LOOPBACK, "", ""))
+            one = claimed(target.url, **fields)
+            await delivery.attempt(transport, one, now, "w", signing(SECRET, OTHER))
             request = target.received.pop()
             for secret in (SECRET, OTHER):
                 Webhook(format_secret(secret)).verify(request.body, request.headers, json_parse=False)
@@ -186,7 +194,15 @@ async def test_the_standard_library_verifies_what_arrives() -> None:
 
 
 def test_without_secrets_there_is_no_signature() -> None:
-    one = claimed("http://h.example/", ())
-    request = delivery.build_request(delivery.prepare(one.definition), one, NOW * 1000)
+    one = claimed("http://h.example/")
+    request = delivery.build_request(delivery.prepare(one.definition), one, NOW * 1000, signing())
     assert b"webhook-timestamp" in request
     assert b"webhook-signature" not in request
+
+
+def test_an_expired_secret_signs_no_more() -> None:
+    one = claimed("http://h.example/")
+    outgoing = Ready(make_egress("", "", ""), (SigningSecret("", SECRET, 0, NOW * 1000),))
+    for now, wanted in ((NOW * 1000 - 1, True), (NOW * 1000, False)):
+        request = delivery.build_request(delivery.prepare(one.definition), one, now, outgoing)
+        assert (b"webhook-signature" in request) is wanted

@@ -6,6 +6,7 @@ import json
 from urllib.parse import unquote
 
 import pytest
+from helpers import define
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,10 +15,13 @@ from app.declared.variables import (
     NAMES,
     Moment,
     Named,
+    Unfilled,
     compile_header,
     compile_json,
     compile_text,
     compile_url,
+    names_of,
+    secrets_of,
 )
 from app.urls import parse_target
 
@@ -31,6 +35,7 @@ MOMENT = Moment(
     scheduled_at=SLOT,
     started_at=SLOT + 1234,
     previous=lambda: SLOT - 60_000,
+    secrets={"NAME": "hunter2", "odd": '%/"ü\\', "lines": "a\r\nx: y", "token-2": "100% ~"},
 )
 
 
@@ -60,6 +65,7 @@ def text_of(template: str, named: Named = BERLIN, moment: Moment = MOMENT) -> st
         ("workspace", "acme"),
         ("trigger", "nightly"),
         ("trigger.name", "Prüfung “A”, 100%"),
+        ("secret.NAME", "hunter2"),
     ],
 )
 def test_every_variable_has_its_value(name: str, value: str) -> None:
@@ -122,6 +128,10 @@ def test_any_text_can_be_written_with_the_escape(text: str) -> None:
         ("{{trigger.id}}", ["did you mean 'trigger"]),
         ("{{#each items}}", ["unknown variable", "the variables are scheduled_at, "]),
         ("{{}}", ["unknown variable ''"]),
+        ("{{secret}}", ["did you mean 'secret.NAME'"]),
+        ("{{secret.}}", ["the name of a secret is"]),
+        ("{{secret.2nd}}", ["'secret.2nd'", "begins with a letter"]),
+        ("{{secret.a b}}", ["the name of a secret is"]),
         ("{{{attempt}}}", ["unknown variable '{attempt'"]),
         ("x {{attempt", ["never closed", "'{{{{'"]),
         ("{{attempt} }", ["never closed"]),
@@ -202,3 +212,37 @@ def test_in_a_json_payload_values_are_escaped_in_names_and_strings(name: str) ->
     payload = b'{"{{trigger.name}}":["x{{trigger.name}}y","{{{{","\\"{{attempt}}"]}'
     rendered = compile_json(payload, Named("UTC", name)).render(MOMENT)
     assert json.loads(rendered) == {name: [f"x{name}y", "{{", '"2']}
+
+
+def test_a_secret_is_fitted_to_its_place() -> None:
+    assert path_of("http://host/{{secret.odd}}?t={{ secret.token-2 }}") == (
+        "/%25%2F%22%C3%BC%5C?t=100%25%20~"
+    )
+    rendered = compile_json(b'{"{{secret.odd}}":"{{secret.lines}}"}', BERLIN).render(MOMENT)
+    assert json.loads(rendered) == {MOMENT.secrets["odd"]: MOMENT.secrets["lines"]}
+    assert text_of("{{secret.odd}}") == MOMENT.secrets["odd"]
+    header = compile_header("Bearer {{secret.token-2}} {{trigger.name}}", BERLIN).render(MOMENT)
+    assert header.startswith(b"Bearer 100% ~ Pr%C3%BCfung")  # a credential is not to be decoded
+
+
+@pytest.mark.parametrize("name", ["lines", "odd"])
+def test_a_secret_that_would_break_a_header_stops_the_request_and_is_not_told(name: str) -> None:
+    with pytest.raises(Unfilled, match=f"'{name}'.*header") as caught:
+        compile_header(f"Bearer {{{{secret.{name}}}}}", BERLIN).render(MOMENT)
+    assert MOMENT.secrets[name] not in str(caught.value)
+
+
+def test_a_secret_that_is_missing_stops_the_request() -> None:
+    with pytest.raises(Unfilled, match="no secret 'other'"):
+        text_of("{{secret.other}}")
+
+
+def test_the_secrets_of_a_definition_are_told_by_their_places() -> None:
+    definition = define(
+        url="http://h/{{secret.a}}?{{attempt}}",
+        headers={"X-A": "{{secret.b}} {{secret.a}}", "X-B": "{{{{secret.no}} secret.no"},
+        payload=b'{"x":"{{ secret.c }}"}',
+    )
+    assert secrets_of(definition) == {"url": ["a"], "headers['X-A']": ["b", "a"], "payload": ["c"]}
+    assert names_of(definition) == {"a", "b", "c"}
+    assert secrets_of(define(payload=b'"plain"')) == {}

@@ -174,7 +174,7 @@ async def test_a_stopping_worker_finishes_what_runs_and_hands_the_rest_back(
     async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
         if request.path == "/slow" and not slow.is_set():
             await slow.wait()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # so that all are still running when the signal comes
         writer.write(OK)
 
     async with Target(answer).running() as target:
@@ -342,7 +342,7 @@ async def test_an_execution_whose_lease_lapsed_is_not_sent(make_shard: ShardFact
         await eventually(fired)
         worker = Worker(shard, Transport(4096, 1 << 20, 10))
         claim = await queue.claim(shard, "w", 1, 1)
-        worker._start(claim.executions[0], time.monotonic() - 0.001)
+        worker._start(claim.executions[0], time.monotonic() - 0.001, worker._outgoing.usual)
         await asyncio.gather(*worker.tasks.values())
         assert target.received == []
         assert worker._ended == []

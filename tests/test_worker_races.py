@@ -45,7 +45,7 @@ async def test_an_execution_that_is_cut_off_before_its_first_step_leaves_no_plac
 ) -> None:
     await make_ready(worker._shard, clock, "http://127.0.0.1:9/")
     (one,) = await claimed_by(worker)
-    worker._start(one, 1e12)
+    worker._start(one, 1e12, worker._outgoing.usual)
     worker._abort(one.id)
     await asyncio.wait(worker.tasks.values())
     assert worker.tasks == {}
@@ -56,7 +56,7 @@ async def test_a_stopping_worker_releases_what_it_has_not_begun_to_send(worker: 
     shard = worker._shard
     await make_ready(shard, clock, "http://127.0.0.1:9/", delivery="at_most_once")
     (one,) = await claimed_by(worker)
-    worker._start(one, 1e12)
+    worker._start(one, 1e12, worker._outgoing.usual)
     worker.tasks[one.id].cancel()
     await asyncio.wait(worker.tasks.values())
     await worker.finish()

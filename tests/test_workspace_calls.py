@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from calls import ACME, client_of, fire, minutes, ok, refused, store_set
 from conftest import START, Clock, ShardFactory, eventually
-from helpers import Target, claim_all, define, failed, numbered
-from test_worker import worker_running
+from helpers import Target, claim_all, define, failed, numbered, worker_running
 
 from app.clock import rfc3339
 from app.store import Shard, catalog, executions, holds, orders, queue, triggers, upkeep, workspaces
@@ -20,6 +19,7 @@ pytestmark = pytest.mark.anyio
 
 UNSET_ALL = {
     "max_concurrency": None,
+    "max_rate": None,
     "keep_succeeded_seconds": None,
     "keep_succeeded": None,
     "keep_failed": None,
@@ -30,6 +30,7 @@ UNSET_ALL = {
 }
 USUAL = {
     "max_concurrency": 10,
+    "max_rate": 0.0,
     "keep_succeeded_seconds": 86_400,
     "keep_succeeded": 100,
     "keep_failed": 1000,
@@ -76,6 +77,7 @@ async def test_patches_of_different_fields_at_once_all_stay(shard: Shard) -> Non
     ("body", "path"),
     [
         ({"max_concurrency": -1}, "max_concurrency"),
+        ({"max_rate": -0.5}, "max_rate"),
         ({"keep_succeeded_seconds": 0}, "keep_succeeded_seconds"),
         ({"timezone": "Europe/Berlinn"}, "timezone"),
         ({"timeout_seconds": 0}, "timeout_seconds"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import msgspec
@@ -14,8 +14,7 @@ from msgspec import Struct
 from app import __version__
 from app.clock import rfc3339
 from app.declared import variables
-from app.declared.variables import Moment, Named, Template
-from app.egress import Egress
+from app.declared.variables import Moment, Named, Template, Unfilled
 from app.models import BODYLESS, Attempt, Definition, FailureKind, unpack_definition
 from app.schedule import schedule_of
 from app.signing import sign
@@ -23,14 +22,13 @@ from app.store.queue import Claimed, Ended
 from app.urls import Origin, parse_target
 from workers import retries
 from workers.failures import NotSent, SendError
+from workers.outgoing import Ready
 from workers.retries import Policy, policy_of
 from workers.transport import ResponseHeaders, Transport
 
 log = logging.getLogger(__name__)
 
 USER_AGENT = f"Cronspace/{__version__}"
-
-GUARDED = Egress()  # public addresses only
 
 _MAX_MESSAGE = 500
 _CACHED_DEFINITION = 4096  # bytes; larger ones are prepared anew each time, so that the cache stays small
@@ -134,11 +132,13 @@ async def attempt(
     execution: Claimed,
     started_ms: int,
     worker: str,
+    outgoing: Ready,
     may_send: Callable[[], bool] = lambda: True,
-    egress: Egress = GUARDED,
+    traceparent: str = "",
 ) -> Ended:
     """Send an execution's request once; what goes wrong becomes part of the outcome.
 
+    Named secrets in what is recorded are masked: targets repeat what they are sent.
     ``started_ms`` is the time by Redis's clock. Raises nothing but ``CancelledError``, and :class:`NotSent`
     when ``may_send`` forbade it at the last moment.
     """
@@ -154,12 +154,14 @@ async def attempt(
         return sent
 
     try:
+        if fault := execution.unreadable or outgoing.fault:
+            raise SendError(FailureKind.INTERNAL, fault)
         prepared = prepare(execution.definition)
-        request = build_request(prepared, execution, started_ms)
+        request = build_request(prepared, execution, started_ms, outgoing, traceparent)
         async with asyncio.timeout(prepared.timeout):
-            answer = await transport.send(prepared.origin, request, may_begin, egress)
+            answer = await transport.send(prepared.origin, request, may_begin, outgoing.egress)
         status, headers = answer.status, answer.headers
-        snippet = answer.body.decode("utf-8", "replace")
+        snippet = outgoing.mask(answer.body.decode("utf-8", "replace"))
         if not prepared.policy.succeeds(status):
             kind, message = FailureKind.STATUS, f"the target answered {status}"
     except TimeoutError:
@@ -169,16 +171,27 @@ async def attempt(
         raise
     except SendError as error:
         kind, message = error.kind, str(error)
+    except Unfilled as error:
+        kind, message = FailureKind.SECRET, str(error)
     except Exception as error:
         kind, message = FailureKind.INTERNAL, f"{type(error).__name__}: {error}"
+    message = outgoing.mask(message)
     duration = round((time.monotonic() - begun) * 1000)
     made = Attempt(started_ms, duration, status, str(kind), message[:_MAX_MESSAGE], snippet, worker)
     try:
         if prepared is not None:
             return retries.judge(execution, made, prepared.policy, sent, headers)
     except Exception:  # an attempt without an outcome would be held, and renewed, for ever
-        log.exception("%s: the answer can't be judged", execution.id)
+        log.exception("the answer can't be judged", extra={"execution": execution.id})
     return retries.failed(execution, made)
+
+
+def host_of(execution: Claimed) -> str:
+    """The host that an execution's request goes to; empty where that can't be said: its attempt will fail."""
+    try:
+        return prepare(execution.definition).origin[1].lower().rstrip(".")
+    except Exception:  # what is wrong becomes part of the outcome, see `attempt`
+        return ""
 
 
 def interrupted(execution: Claimed, started_ms: int, now_ms: int, worker: str) -> Ended:
@@ -188,26 +201,34 @@ def interrupted(execution: Claimed, started_ms: int, now_ms: int, worker: str) -
     return retries.interrupted(execution, prepare(execution.definition).policy, made)
 
 
-def build_request(prepared: Prepared, execution: Claimed, now_ms: int) -> bytes:
-    """The request of one attempt, as it goes over the wire."""
+def build_request(
+    prepared: Prepared, execution: Claimed, now_ms: int, outgoing: Ready, traceparent: str = ""
+) -> bytes:
+    """The request of one attempt, as it goes over the wire; raises ``Unfilled``. A ``traceparent`` of the
+    trigger's own stays.
+    """
     head, body = prepared.head, prepared.body
     if prepared.templates is not None:
-        head, body = prepared.templates.render(_moment(execution, now_ms))
+        head, body = prepared.templates.render(_moment(execution, now_ms, outgoing.secrets))
     timestamp = now_ms // 1000
     signature = ""
-    if execution.secrets:
-        signature = f"webhook-signature: {sign(execution.secrets, execution.id, timestamp, body)}\r\n"
+    if outgoing.signing and (secrets := outgoing.signing_at(now_ms)):
+        signature = f"webhook-signature: {sign(secrets, execution.id, timestamp, body)}\r\n"
+    trace = ""
+    if traceparent and b"\r\ntraceparent:" not in head.lower():
+        trace = f"traceparent: {traceparent}\r\n"
     changing = (
         f"webhook-id: {execution.id}\r\n"
         f"webhook-timestamp: {timestamp}\r\n"
         f"{signature}"
+        f"{trace}"
         f"cronspace-attempt: {len(execution.attempts) + 1}\r\n"
         f"cronspace-scheduled-at: {rfc3339(execution.slot)}\r\n\r\n"
     )
     return b"".join((head, changing.encode("ascii"), body))
 
 
-def _moment(execution: Claimed, now_ms: int) -> Moment:
+def _moment(execution: Claimed, now_ms: int, secrets: Mapping[str, str]) -> Moment:
     return Moment(
         execution=execution.id,
         workspace=execution.workspace,
@@ -216,6 +237,7 @@ def _moment(execution: Claimed, now_ms: int) -> Moment:
         scheduled_at=execution.slot,
         started_at=now_ms,
         previous=lambda: previous_slot(execution),
+        secrets=secrets,
     )
 
 

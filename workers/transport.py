@@ -73,6 +73,7 @@ class Transport:
         self._open: set[_Connection] = set()
         self._resolver = resolver or Resolver()
         self._tls = tls
+        self._tls_turn = asyncio.Lock()
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def send(
@@ -153,9 +154,10 @@ class Transport:
         return raw
 
     async def _tls_context(self) -> ssl.SSLContext:
-        if self._tls is None:  # reading the system's certificates takes a while: not on the loop
-            context = await asyncio.to_thread(tls_context)
-            self._tls = self._tls or context
+        if self._tls is None:
+            async with self._tls_turn:  # many may come at once before there is one
+                if self._tls is None:  # reading the system's certificates takes a while: not on the loop
+                    self._tls = await asyncio.to_thread(tls_context)
         return self._tls
 
     def _release(self, connection: _Connection) -> None:

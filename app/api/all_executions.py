@@ -6,12 +6,10 @@ from typing import Annotated
 
 import msgspec
 
-from app.api.executions import ListQuery
+from app.api.executions import ListQuery, filters_of
 from app.api.fields import Answer, WorkspaceId, about
 from app.api.operations import Call, Noun
-from app.api.ranges import ms_of
 from app.api.shapes import ListedExecution, listed
-from app.errors import Fault, InvalidRequest
 from app.formats import Cursor
 from app.store import Shards, everywhere, executions
 
@@ -46,19 +44,10 @@ async def list_all_executions(shards: Shards, call: Call, query: AllQuery) -> Al
     ids = query.workspace or call.caller.workspaces
     if ids is None:
         ids = await everywhere.all_ids(shards)
-    try:
-        page = await executions.list_everywhere(
-            shards.split(id_ for id_ in dict.fromkeys(ids) if call.caller.sees(id_)),
-            state=query.state,
-            trigger=query.trigger,
-            tag=query.tag,
-            since=ms_of(query.since),
-            until=ms_of(query.until),
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-    except ValueError as error:
-        raise InvalidRequest("The cursor is not valid.", [Fault("cursor", str(error))]) from error
+    page = await executions.list_everywhere(
+        shards.split(id_ for id_ in dict.fromkeys(ids) if call.caller.sees(id_)),
+        **filters_of(query, query.trigger, query.tag),
+    )
     return AllExecutions(
         count=len(page.executions),
         executions=[listed(execution) for execution in page.executions],

@@ -12,8 +12,7 @@ from app.api.operations import Call, Noun
 from app.api.ranges import Instant, ms_of
 from app.auth.callers import CallerKind
 from app.clock import rfc3339
-from app.cursors import read_cursor, write_cursor
-from app.errors import Fault, InvalidRequest
+from app.cursors import no_place, read_cursor, write_cursor
 from app.formats import Cursor, Moment
 from app.store import Shard, Shards
 from app.store import audit as store
@@ -123,12 +122,11 @@ def _cursor(stream_id: str) -> str:
 
 def _stream_id(cursor: str) -> str:
     """The place of a cursor in the stream; what is none of this list's is refused."""
+    at, number = read_cursor(cursor)
     try:
-        at, number = read_cursor(cursor)
         return f"{max(0, min(at, 2**63))}-{max(0, min(int(number), 2**63))}"
     except ValueError as error:
-        fault = Fault("cursor", "not a cursor of this list")
-        raise InvalidRequest("The cursor is not valid.", [fault]) from error
+        raise no_place() from error
 
 
 def _shown(entry: store.Entry) -> ShownEntry:

@@ -14,6 +14,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from app.auth.callers import Caller
+from app.declared.masking import View
 from app.models import Definition
 from app.plan import field_changes
 from app.store import Shards, audit
@@ -53,7 +54,7 @@ class Told(msgspec.Struct):
     def definition(self, trigger: str, old: Definition | None, new: Definition | None) -> None:
         """A trigger's definition was changed: the fields that differ, of a new or deleted one those that it
         sets; masked, and long values cut."""
-        changes = field_changes(old or _ANYTHING, new or _ANYTHING)
+        changes = field_changes(old or _ANYTHING, new or _ANYTHING, View.STRUCTURE)
         self.target = trigger
         self.nothing = old is not None and new is not None and not changes
         self.before = {one.field: _plain(one.old) for one in changes} if old is not None else None

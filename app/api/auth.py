@@ -21,9 +21,10 @@ from app.api.limits import Limiter
 from app.auth import keys
 from app.auth.addresses import client_address, parse_networks
 from app.auth.callers import ADMIN, ANYBODY, Caller, Scope
+from app.auth.pages import Pages
 from app.auth.tokens import TokenReader
 from app.config import Settings
-from app.errors import ApiError, Forbidden, NotFound, Unauthorized
+from app.errors import ApiError, Forbidden, ForeignPage, NotFound, Unauthorized
 from app.store import Shard, api_keys
 
 log = logging.getLogger(__name__)
@@ -97,17 +98,18 @@ class Gate:
         self._admin_digest = keys.digest_of(settings.admin_key) if settings.admin_key else None
         self._tokens = TokenReader(settings)
         self._issuer = Issuer(settings.jwt_jwks)
+        self._pages = Pages(settings)
         self._proxies = parse_networks(settings.trusted_proxies)
 
     async def admit(self, request: Request, scope: Scope, headers: dict[str, str]) -> Caller:
         """Who calls, if they may; what the answer's headers say of rate limits is added to ``headers``.
 
-        Raises :class:`Unauthorized`, :class:`NotFound`, :class:`TooManyRequests`, :class:`Forbidden`, and
-        what Redis or the issuer of tokens raise.
+        Raises :class:`Unauthorized`, :class:`ForeignPage`, :class:`NotFound`, :class:`TooManyRequests`,
+        :class:`Forbidden`, and what Redis or the issuer of tokens raise.
         """
         try:
             caller = await self.identify(request)
-        except Unauthorized as error:
+        except (Unauthorized, ForeignPage) as error:
             self._log_refusal(request, None, error)
             raise
         workspace = request.path_params.get("workspace_id")
@@ -123,8 +125,9 @@ class Gate:
         return caller
 
     async def identify(self, request: Request) -> Caller:
-        """Who calls; raises :class:`Unauthorized`."""
+        """Who calls; raises :class:`Unauthorized`, and :class:`ForeignPage` where nobody is asked."""
         if self._auth == "none":
+            self._pages.check(request.method, request.headers)
             return ANYBODY
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,19 +20,18 @@ from app.api.shapes import (
     shown_attempt,
 )
 from app.api.trigger_inputs import Idempotency
+from app.api.views import Reveal, view_of
 from app.api.workspaces import ExecutionCounts
-from app.declared.masking import MASK, mask_headers
+from app.declared.masking import View, mask_headers, mask_payload, mask_url
 from app.errors import (
     AlreadyRetried,
     ExecutionFinished,
-    Fault,
     IdempotencyConflict,
-    InvalidRequest,
     NotDeadLetter,
     NotFound,
 )
 from app.formats import Cursor
-from app.models import Execution, Method, State, unpack_definition
+from app.models import Definition, Execution, Method, State
 from app.store import Shard, history, orders, workspaces
 from app.store import executions as store
 
@@ -89,11 +88,11 @@ class RetryInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SentRequest(Answer, frozen=True, kw_only=True):
-    """The request that a dead letter keeps. Variables stand as the trigger has them."""
+    """The request that a dead letter keeps, masked. Variables stand as the trigger has them."""
 
     method: Method
     url: str
-    headers: Annotated[dict[str, str], about(f"Values that look like credentials are shown as {MASK}.")]
+    headers: dict[str, str]
     payload: Annotated[msgspec.Raw, about("Any JSON value; null for none.", type=JSON_TYPES)]
     timeout_seconds: float
 
@@ -162,7 +161,8 @@ async def list_executions(shard: Shard, workspace_id: WorkspaceId, query: ListQu
     when they were queued, and the slot of those that wait for a free place. A page may hold fewer than
     `limit` where matches are rare: go on while there is a `next_cursor`.
     """
-    return await _list(shard, workspace_id, query, query.trigger, query.tag)
+    page = await store.list_newest(shard, workspace_id, **filters_of(query, query.trigger, query.tag))
+    return _shown_page(workspace_id, page)
 
 
 @noun.operation("GET", "/triggers/{trigger_id}/executions", errors=(NotFound,))
@@ -171,7 +171,8 @@ async def list_trigger_executions(
 ) -> ExecutionList:
     """Executions of one trigger, newest first."""
     await need_trigger(shard, workspace_id, trigger_id)
-    return await _list(shard, workspace_id, query, trigger_id, None)
+    page = await store.list_newest(shard, workspace_id, **filters_of(query, trigger_id))
+    return _shown_page(workspace_id, page)
 
 
 @noun.operation("GET", "/executions/stats")
@@ -190,10 +191,10 @@ async def get_execution_stats(shard: Shard, workspace_id: WorkspaceId, query: Da
 
 @noun.operation("GET", "/executions/{execution_id}", errors=(NotFound,))
 async def get_execution(
-    shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId
+    shard: Shard, call: Call, workspace_id: WorkspaceId, execution_id: ExecutionId, query: Reveal
 ) -> ExecutionAnswer:
     """One execution with every attempt; a dead letter with its request."""
-    return await _answer(shard, workspace_id, execution_id)
+    return await _answer(shard, view_of(call, query), workspace_id, execution_id)
 
 
 @noun.operation(
@@ -211,7 +212,7 @@ async def cancel_execution(
     if became[execution.id] == "finished":
         raise ExecutionFinished(f"{execution_id!r} has ended: there is nothing left to cancel.")
     call.told.before, call.told.after = {"state": execution.state}, {"cancel": "requested"}
-    return await _answer(shard, workspace_id, execution_id)
+    return await _answer(shard, view_of(call), workspace_id, execution_id)
 
 
 @noun.operation(
@@ -310,23 +311,20 @@ async def delete_dead_letters(shard: Shard, workspace_id: WorkspaceId, query: Le
     return LettersDeleted(workspace_id=workspace_id, deleted=deleted)
 
 
-async def _list(
-    shard: Shard, workspace: str, query: TriggerExecutionsQuery, trigger: str | None, tag: str | None
-) -> ExecutionList:
-    try:
-        page = await store.list_newest(
-            shard,
-            workspace,
-            state=query.state,
-            trigger=trigger,
-            tag=tag,
-            since=ms_of(query.since),
-            until=ms_of(query.until),
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-    except ValueError as error:
-        raise InvalidRequest("The cursor is not valid.", [Fault("cursor", str(error))]) from error
+def filters_of(query: TriggerExecutionsQuery, trigger: str | None, tag: str | None = None) -> dict[str, Any]:
+    """What a query asks of a list."""
+    return {
+        "state": query.state,
+        "trigger": trigger,
+        "tag": tag,
+        "since": ms_of(query.since),
+        "until": ms_of(query.until),
+        "limit": query.limit,
+        "cursor": query.cursor,
+    }
+
+
+def _shown_page(workspace: str, page: store.Page) -> ExecutionList:
     return ExecutionList(
         workspace_id=workspace,
         count=len(page.executions),
@@ -335,39 +333,35 @@ async def _list(
     )
 
 
-async def _answer(shard: Shard, workspace: str, id_: str) -> ExecutionAnswer:
+async def _answer(shard: Shard, view: View, workspace: str, id_: str) -> ExecutionAnswer:
     execution = await _need(shard, workspace, id_)
     request, retry = None, None
     if execution.state == State.FAILED:
-        (packed,) = await orders.requests_of(shard, workspace, [id_])
+        (sent,) = await orders.requests_of(shard, workspace, [id_])
         (retry,) = await orders.retried_as(shard, workspace, [id_])
-        request = None if packed is None else _sent(packed)
+        request = None if sent is None else _sent(sent, view)
     shown = ShownExecution(
         **msgspec.structs.asdict(listed(execution)),
-        attempts=[shown_attempt(number, one) for number, one in enumerate(execution.attempts, 1)],
+        attempts=[shown_attempt(number, one, view) for number, one in enumerate(execution.attempts, 1)],
         request=request,
         retried_as=retry,
     )
     return ExecutionAnswer(workspace_id=workspace, execution=shown)
 
 
-def _sent(packed: bytes) -> SentRequest:
-    definition = unpack_definition(packed)
+def _sent(definition: Definition, view: View) -> SentRequest:
     return SentRequest(
         method=definition.method,
-        url=definition.url,
-        headers=mask_headers(definition.headers),
-        payload=msgspec.Raw(definition.payload or b"null"),
+        url=mask_url(definition.url, view),
+        headers=mask_headers(definition.headers, view),
+        payload=msgspec.Raw(mask_payload(definition.payload, view) or b"null"),
         timeout_seconds=definition.timeout_seconds,
     )
 
 
 async def _retries(shard: Shard, workspace: str, ids: list[str]) -> list[orders.Order]:
-    packed = await orders.requests_of(shard, workspace, ids)
-    return [
-        orders.retry_of(id_, None if one is None else unpack_definition(one))
-        for id_, one in zip(ids, packed, strict=True)
-    ]
+    kept = await orders.requests_of(shard, workspace, ids)
+    return [orders.retry_of(id_, one) for id_, one in zip(ids, kept, strict=True)]
 
 
 async def _need(shard: Shard, workspace: str, id_: str) -> Execution:

@@ -10,6 +10,7 @@ from app.api.fields import Answer, TriggerId, WorkspaceAnswer, WorkspaceId, abou
 from app.api.operations import Noun
 from app.api.ranges import Instant
 from app.api.shapes import Failure, Period, ShownSlot, failure, need_trigger, period, shown_slot
+from app.api.workspaces import effective
 from app.clock import day_of, rfc3339, to_ms
 from app.errors import InvalidSchedule, NotFound
 from app.explain import Asked, Facts, Finding, Open, Span, explain, explain_slot
@@ -18,7 +19,7 @@ from app.health_score import consecutive_failures, health_score
 from app.keys import execution_id
 from app.models import Execution, LastSlot, State, Trigger
 from app.schedule import schedule_of
-from app.store import Shard, catalog, executions, history, ticking, workspaces
+from app.store import Shard, catalog, executions, history, witness, workspaces
 from app.tally import tally
 from app.wording import Code
 
@@ -161,13 +162,15 @@ async def _facts(shard: Shard, workspace: str, trigger: str) -> Facts:
     places = await executions.waits_in(shard, workspace, [one.id for one in page.executions])
     runs = await history.runs(shard, workspace, trigger)
     spans = [Span(run.first, run.last, run.count, run.state, run.reason) for run in runs]
-    own = found.settings.max_concurrency if found else None
+    usual = workspaces.WorkspaceSettings()
+    goes = effective(found.settings if found else usual, shard.settings)
     last = await executions.last_slots(shard, workspace, trigger)
     newest = execution_id(workspace, trigger, last[0].slot) if last else None
     if found is not None:
         spans += [Span(since, until, 0, "workspace_paused", note) for since, until, note in found.spans]
+    status = await witness.status(shard)
     return Facts(
-        now=await shard.now_ms(),
+        now=status.now,
         workspace=workspace,
         trigger_id=trigger,
         trigger=await catalog.read_one(shard, workspace, trigger),
@@ -176,9 +179,12 @@ async def _facts(shard: Shard, workspace: str, trigger: str) -> Facts:
         newest=None if newest is None else await executions.get(shard, workspace, newest),
         last=last,
         open=[Open(one, place) for one, place in zip(page.executions, places, strict=True)],
-        max_concurrency=shard.settings.max_concurrency if own is None else own,
+        max_concurrency=goes.max_concurrency,
+        max_rate=goes.max_rate,
+        held=await executions.places_held(shard, workspace),
         deadline_seconds=shard.settings.start_deadline_seconds,
-        worker_seen=await ticking.worker_seen(shard),
+        worker_seen=status.worker_seen,
+        firing_held=" ".join(hold.detail for hold in status.holds),
     )
 
 

@@ -30,11 +30,12 @@ misspelt ``?dry_run`` must not replace anything.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_type_hints
 
 import msgspec
 from starlette.requests import Request
@@ -47,6 +48,7 @@ from app.api.auth import Gate
 from app.api.reading import Body, Field, Fields
 from app.auth.callers import ANYBODY
 from app.auth.callers import Scope as CallerScope
+from app.config import Settings
 from app.errors import (
     ApiError,
     BodyTooLarge,
@@ -54,9 +56,15 @@ from app.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotConfirmed,
+    RequestTimeout,
+    SealError,
     StoreUnavailable,
+    TooManyWorkspaces,
 )
-from app.store import Shards
+from app.store import Shards, everywhere
+
+if TYPE_CHECKING:
+    from app.telemetry.tracing import Traces
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[msgspec.Struct]])
 
@@ -133,6 +141,8 @@ class Operation:
             given["shards"] = shards
         if "call" in self.takes:
             given["call"] = call
+        if TooManyWorkspaces in self.errors:
+            await everywhere.check_room(shards, request.path_params["workspace_id"])
         if self.body is not None:
             given["body"] = await self._read_body(request)
         wanted = shards.settings.wait_replicas if self.changes else 0
@@ -174,7 +184,7 @@ class Operation:
         return given
 
     async def _read_body(self, request: Request) -> Any:
-        body = await _bounded(request, request.app.state.shards.settings.max_body_bytes)
+        body = await _bounded(request, request.app.state.shards.settings)
         if not body and not self.body_required:
             return None
         return body if self.body_reader is None else self.body_reader.read(body)
@@ -263,9 +273,11 @@ def _errors(
     """The errors that can be met: a query can always be wrong, the rest follows from what is taken."""
     found: list[type[ApiError]] = [InvalidRequest, *raised]
     if declared["body"] is not None:
-        found.append(BodyTooLarge)
+        found += [BodyTooLarge, RequestTimeout]
     if not declared["takes"].isdisjoint(("shard", "shards")):
-        found += [StoreUnavailable] if method == "GET" else [StoreUnavailable, NotConfirmed]
+        found += [SealError, StoreUnavailable]
+        if method != "GET":
+            found.append(NotConfirmed)
     return tuple(in_order(found))
 
 
@@ -308,7 +320,13 @@ class _Resource:
             refused = MethodNotAllowed(f"{method} is not a method of {request.url.path}.")
             refused.headers = {"allow": self._allow}
             raise refused
-        response = await operation.answer_to(request)
+        traces: Traces | None = request.app.state.traces
+        if traces is None:
+            response = await operation.answer_to(request)
+        else:
+            workspace = request.path_params.get("workspace_id")
+            with traces.call(operation.name, request.headers, workspace):
+                response = await operation.answer_to(request)
         if method == "HEAD":  # with the length that the body would have had
             response.body = b""
         return response
@@ -340,14 +358,22 @@ def _values_in(path: str, other: str) -> dict[str, str]:
     return values if fits and not any(word.startswith("{") for word in values.values()) else {}
 
 
-async def _bounded(request: Request, limit: int) -> bytes:
+async def _bounded(request: Request, settings: Settings) -> bytes:
+    """The body; raises :class:`BodyTooLarge` and :class:`RequestTimeout`."""
+    limit, seconds = settings.max_body_bytes, settings.receive_seconds
     too_large = BodyTooLarge(f"The body is larger than {limit} bytes (CRONSPACE_MAX_BODY_BYTES).")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise too_large
     parts = bytearray()
-    async for chunk in request.stream():
-        parts += chunk
-        if len(parts) > limit:
-            raise too_large
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                parts += chunk
+                if len(parts) > limit:
+                    raise too_large
+    except TimeoutError as error:
+        raise RequestTimeout(
+            f"The body was not complete after {seconds:g} s (CRONSPACE_RECEIVE_SECONDS)."
+        ) from error
     return bytes(parts)

@@ -11,9 +11,8 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from app.api.fields import Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about
 from app.api.operations import Call, Noun
-from app.api.shapes import ShownPause, shown_pause
+from app.api.shapes import ShownPause, need_trigger, shown_pause
 from app.api.trigger_inputs import TRIGGERS_PATH, Idempotency
-from app.api.triggers import no_trigger
 from app.clock import from_ms, parse_moment, rfc3339, to_ms
 from app.declared.bodies import payload_faults
 from app.declared.fields import Moment as MomentText
@@ -24,7 +23,7 @@ from app.keys import assigned_time, execution_id
 from app.models import Definition, Standing, Trigger
 from app.schedule import Schedule, schedule_of
 from app.schedule.zones import load_zone
-from app.store import Shard, catalog, orders, workspaces
+from app.store import Shard, orders, outgoing, workspaces
 
 noun = Noun("triggers", "", TRIGGERS_PATH)
 
@@ -130,10 +129,11 @@ async def run_trigger(
 
     The execution takes one of the places of the workspace's `max_concurrency`, or waits for one.
     """
-    trigger = await _existing(shard, workspace_id, trigger_id)
+    trigger = await need_trigger(shard, workspace_id, trigger_id)
     request = None
     if body is not None and body.payload is not UNSET:
         request = _with_payload(trigger.definition, body.payload)
+        await outgoing.check_secrets(shard, workspace_id, [(trigger_id, request)], in_set=False)
     made = await orders.make(
         shard,
         workspace_id,
@@ -173,7 +173,7 @@ async def backfill_trigger(
     Slots in the future are the schedule's own business: the range is cut at the present. Executions wait
     until nothing live is ready. More slots than `CRONSPACE_MAX_BACKFILL` are refused; `dry_run` only counts.
     """
-    trigger = await _existing(shard, workspace_id, trigger_id)
+    trigger = await need_trigger(shard, workspace_id, trigger_id)
     now = await shard.now_ms()
     schedule = _schedule(workspace_id, trigger)
     begin, end = _range(body, trigger.definition, now)
@@ -221,7 +221,7 @@ async def get_next_runs(
     What is paused, disabled or finished does not run: `state` and the pauses say so, and `runs` shows the
     schedule.
     """
-    trigger = await _existing(shard, workspace_id, trigger_id)
+    trigger = await need_trigger(shard, workspace_id, trigger_id)
     workspace = await workspaces.get(shard, workspace_id)
     after = await shard.now_ms() if query.after is None else max(0, to_ms(query.after))
     error = trigger.error
@@ -254,13 +254,6 @@ async def get_next_runs(
             for slot in slots
         ],
     )
-
-
-async def _existing(shard: Shard, workspace: str, trigger: str) -> Trigger:
-    found = await catalog.read_one(shard, workspace, trigger)
-    if found is None:
-        raise no_trigger(workspace, trigger)
-    return found
 
 
 def _with_payload(definition: Definition, payload: Raw) -> Definition:

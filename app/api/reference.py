@@ -13,6 +13,7 @@ from starlette.routing import Route
 from app.api.docs import page_of
 from app.api.openapi import document_of
 from app.api.operations import Noun
+from app.api.switches import switched
 from app.config import Settings
 
 # The page is one file: nothing may be loaded, and no script may run.
@@ -21,8 +22,6 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'
 
 def reference_routes(nouns: Sequence[Noun], settings: Settings) -> list[Route]:
     """The two routes, if the settings want them; both texts are made when they are first asked for."""
-    if settings.docs == "off":
-        return []
 
     @cache
     def document() -> bytes:
@@ -32,16 +31,10 @@ def reference_routes(nouns: Sequence[Noun], settings: Settings) -> list[Route]:
     def page() -> str:
         return page_of(msgspec.json.decode(document()))
 
-    async def check(request: Request) -> None:
-        if settings.docs == "authenticated":
-            await request.app.state.gate.identify(request)
-
-    async def openapi(request: Request) -> Response:
-        await check(request)
+    async def openapi(_: Request) -> Response:
         return Response(document(), media_type="application/json")
 
-    async def docs(request: Request) -> Response:
-        await check(request)
+    async def docs(_: Request) -> Response:
         return Response(page(), media_type="text/html", headers={"content-security-policy": _POLICY})
 
-    return [Route("/openapi.json", openapi), Route("/docs", docs)]
+    return switched(settings.docs, {"/openapi.json": openapi, "/docs": docs})

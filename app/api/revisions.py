@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from app.api.fields import Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about
 from app.api.operations import Call, Noun
 from app.api.trigger_inputs import Condition, Planning
-from app.api.trigger_sets import CHANGE_ERRORS, plan_of
+from app.api.trigger_sets import MAKE_ERRORS, plan_of
 from app.api.trigger_shapes import ETAG, Revision, SetPlan, ShownChange, etag, fields_of, shown_fields
+from app.api.views import Reveal, view_of
 from app.clock import rfc3339
 from app.declared.inputs import TriggerFields
 from app.errors import ConfirmationRequired, NotFound
@@ -63,7 +64,7 @@ class RevisionAnswer(WorkspaceAnswer, frozen=True, kw_only=True):
     triggers: list[FormerTrigger]
 
 
-class DiffQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DiffQuery(Reveal, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Compared with what."""
 
     to: Annotated[Number | None, about("The other revision; the live one, if left out.")] = None
@@ -103,8 +104,11 @@ async def list_revisions(shard: Shard, workspace_id: WorkspaceId) -> RevisionLis
 
 
 @noun.operation("GET", "/{revision}", errors=(NotFound,))
-async def get_revision(shard: Shard, workspace_id: WorkspaceId, revision: Number) -> RevisionAnswer:
+async def get_revision(
+    shard: Shard, call: Call, workspace_id: WorkspaceId, revision: Number, query: Reveal
+) -> RevisionAnswer:
     """The set of a revision, in its order."""
+    view = view_of(call, query)
     former = await _set_of(shard, workspace_id, revision)
     heads = await revisions.heads(shard, workspace_id)
     if revision not in heads:
@@ -112,16 +116,19 @@ async def get_revision(shard: Shard, workspace_id: WorkspaceId, revision: Number
     return RevisionAnswer(
         workspace_id=workspace_id,
         revision=_head(revision, heads[revision], max(heads)),
-        triggers=[FormerTrigger(id=id_, **fields_of(one)) for id_, one in former.items()],
+        triggers=[FormerTrigger(id=id_, **fields_of(one, view)) for id_, one in former.items()],
     )
 
 
 @noun.operation("GET", "/{revision}/diff", errors=(NotFound,))
-async def diff_revisions(shard: Shard, workspace_id: WorkspaceId, revision: Number, query: DiffQuery) -> Diff:
+async def diff_revisions(
+    shard: Shard, call: Call, workspace_id: WorkspaceId, revision: Number, query: DiffQuery
+) -> Diff:
     """What differs between a revision and another one, field by field.
 
-    Credentials are masked: that one changed is told, not what it was.
+    What is masked is told to have changed, not what it was.
     """
+    view = view_of(call, query)
     to = query.to or await revisions.current(shard, workspace_id)
     old, new = [await _set_of(shard, workspace_id, number) for number in (revision, to)]
     changes = set_changes(old, new)
@@ -134,7 +141,7 @@ async def diff_revisions(shard: Shard, workspace_id: WorkspaceId, revision: Numb
             ShownChange(
                 id=id_,
                 change=change,
-                fields=shown_fields(field_changes(old[id_], new[id_])) if change == "updated" else [],
+                fields=shown_fields(field_changes(old[id_], new[id_], view)) if change == "updated" else [],
             )
             for id_, change in changes[:DETAILED]
         ],
@@ -145,7 +152,7 @@ async def diff_revisions(shard: Shard, workspace_id: WorkspaceId, revision: Numb
     "POST",
     "/{revision}/rollback",
     headers=ETAG,
-    errors=(*CHANGE_ERRORS, ConfirmationRequired, NotFound),
+    errors=(*MAKE_ERRORS, ConfirmationRequired, NotFound),
 )
 async def roll_back(
     shard: Shard,

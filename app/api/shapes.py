@@ -9,6 +9,7 @@ import msgspec
 
 from app.api.fields import Answer, TriggerId, WorkspaceId, about, moment
 from app.clock import rfc3339
+from app.declared.masking import View, mask_text
 from app.errors import NotFound
 from app.formats import Moment
 from app.keys import kind_of
@@ -62,7 +63,9 @@ class ShownAttempt(Answer, frozen=True, kw_only=True):
     duration_ms: int
     status: Status
     error: Failure | None
-    response_snippet: Annotated[str | None, about("The beginning of the target's answer.")]
+    response_snippet: Annotated[
+        str | None, about("The beginning of the target's answer, masked for those without the scope `write`.")
+    ]
     worker: str
 
 
@@ -134,8 +137,8 @@ def listed(execution: Execution) -> ListedExecution:
     )
 
 
-def shown_attempt(number: int, attempt: Attempt) -> ShownAttempt:
-    """An attempt with its number."""
+def shown_attempt(number: int, attempt: Attempt, view: View) -> ShownAttempt:
+    """An attempt with its number, masked as the view has it."""
     return ShownAttempt(
         attempt=number,
         started_at=rfc3339(attempt.started),
@@ -143,7 +146,7 @@ def shown_attempt(number: int, attempt: Attempt) -> ShownAttempt:
         duration_ms=attempt.duration,
         status=attempt.status or None,
         error=failure(attempt),
-        response_snippet=attempt.snippet or None,
+        response_snippet=mask_text(attempt.snippet, view) or None,
         worker=attempt.worker,
     )
 
@@ -194,5 +197,10 @@ async def need_trigger(shard: Shard, workspace: str, trigger: TriggerId) -> Trig
     """A trigger of the set; raises :class:`NotFound`."""
     found = await catalog.read_one(shard, workspace, trigger)
     if found is None:
-        raise NotFound(f"There is no trigger {trigger!r} in {workspace!r}.")
+        raise no_trigger(workspace, trigger)
     return found
+
+
+def no_trigger(workspace: str, trigger: str) -> NotFound:
+    """The error about a trigger that does not exist."""
+    return NotFound(f"There is no trigger {trigger!r} in {workspace!r}.")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
 from app.api.fields import about
+from app.declared import masking
 from app.declared.inputs import Defaults
-from app.declared.masking import MASK, unmask_headers
+from app.declared.masking import has_masks
 from app.errors import Fault, InvalidRequest
 from app.models import Definition
 from app.store import Shard, workspaces
@@ -87,7 +87,7 @@ async def unmask_set(
 ) -> list[Definition]:
     """The definitions of a set, with what an answer had masked taken from what is stored."""
     found = list(definitions)
-    masked = [index for index, one in enumerate(found) if MASK in one.headers.values()]
+    masked = [index for index, one in enumerate(found) if has_masks(one)]
     stored = await store.read_definitions(shard, workspace, [ids[index] for index in masked])
     faults: list[Fault] = []
     for index, known in zip(masked, stored, strict=True):
@@ -98,7 +98,7 @@ async def unmask_set(
 
 def unmask(definition: Definition, stored: Definition | None) -> Definition:
     """The same for one trigger."""
-    if MASK not in definition.headers.values():
+    if not has_masks(definition):
         return definition
     faults: list[Fault] = []
     found = _unmask(definition, stored, "", faults)
@@ -107,10 +107,9 @@ def unmask(definition: Definition, stored: Definition | None) -> Definition:
 
 
 def _unmask(definition: Definition, stored: Definition | None, place: str, faults: list[Fault]) -> Definition:
-    headers, strange = unmask_headers(definition.headers, None if stored is None else stored.headers)
-    message = "a masked value stands for a stored one, and here none is stored"
-    faults += [Fault(f"{place}headers[{name!r}]", message) for name in strange]
-    return msgspec.structs.replace(definition, headers=headers)
+    found, strange = masking.unmask(definition, stored)
+    faults += [Fault(f"{place}{path}", masking.NOTHING_STORED) for path in strange]
+    return found
 
 
 def _refuse(faults: list[Fault]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from app.api.fields import WorkspaceAnswer, WorkspaceId, about
 from app.api.operations import Call, Noun
@@ -29,27 +29,30 @@ from app.api.trigger_shapes import (
     shown_plan,
     shown_trigger,
 )
+from app.api.views import Reveal, view_of
 from app.cursors import Place, read_cursor, write_cursor
 from app.declared.bodies import parse_replace
 from app.declared.fields import Tag
 from app.declared.inputs import ReplaceInput
+from app.declared.masking import View, mask_url
 from app.errors import (
     ConfirmationRequired,
-    Fault,
-    InvalidRequest,
     ReplaceConflict,
     RevisionConflict,
+    TooManyTriggers,
+    TooManyWorkspaces,
     WorkspaceErasing,
 )
 from app.formats import Cursor
 from app.models import Changes, Definition, Standing, State, Trigger
 from app.plan import plan_replace
-from app.store import Shard, catalog, workspaces
+from app.store import Shard, catalog, outgoing, workspaces
 from app.store import triggers as store
 
 noun = Noun("triggers", "What to send and when: a workspace's set, and each trigger of it.", TRIGGERS_PATH)
 
 CHANGE_ERRORS = (ReplaceConflict, WorkspaceErasing, RevisionConflict)
+MAKE_ERRORS = (*CHANGE_ERRORS, TooManyTriggers, TooManyWorkspaces)
 
 _PAGE = 100
 
@@ -83,7 +86,7 @@ class TriggersDeleted(WorkspaceAnswer, frozen=True, kw_only=True):
     changes: Changes
 
 
-class TriggersQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TriggersQuery(Reveal, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which triggers."""
 
     tag: Annotated[list[Tag] | None, about("Only those with any of these tags.")] = None
@@ -91,7 +94,9 @@ class TriggersQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     paused: Annotated[bool | None, about("Only those that are paused themselves, or that are not.")] = None
     state: Annotated[Standing | None, about("Only those that stand so.")] = None
     last_state: Annotated[State | None, about("Only those whose last slot ended so.")] = None
-    q: Annotated[str, about("Only those with this in id, name, description or url, in either case.")] = ""
+    q: Annotated[
+        str, about("Only those with this in id, name, description or url (as it is shown), in either case.")
+    ] = ""
     sort: Annotated[
         Literal["position", "next_run"],
         about("In the order of the set, or by the next run; the latter has only those that have one."),
@@ -112,9 +117,9 @@ class TriggersQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 @noun.operation(
-    "PUT", body=ReplaceInput, headers=ETAG, errors=(*CHANGE_ERRORS, ConfirmationRequired), name="put_triggers"
+    "PUT", body=ReplaceInput, headers=ETAG, errors=(*MAKE_ERRORS, ConfirmationRequired), name="put_triggers"
 )
-@noun.operation("POST", body=ReplaceInput, headers=ETAG, errors=(*CHANGE_ERRORS, ConfirmationRequired))
+@noun.operation("POST", body=ReplaceInput, headers=ETAG, errors=(*MAKE_ERRORS, ConfirmationRequired))
 async def replace_triggers(
     shard: Shard, call: Call, workspace_id: WorkspaceId, query: Planning, headers: Condition, body: bytes
 ) -> TriggersReplaced | SetPlan:
@@ -162,10 +167,11 @@ async def list_triggers(
 
     The whole set is from one moment. Pages are not: between two of them the set may change.
     """
-    revision, triggers, last = await _listed(shard, workspace_id, query)
+    view = view_of(call, query)
+    revision, triggers, last = await _listed(shard, workspace_id, query, view)
     call.headers["etag"] = etag(revision)
     with_last = query.limit is not None or query.cursor is not None or query.last_state is not None
-    jobs = [shown_trigger(workspace_id, trigger, with_last) for trigger in triggers]
+    jobs = [shown_trigger(workspace_id, trigger, view, with_last) for trigger in triggers]
     return TriggerList(
         workspace_id=workspace_id,
         count=len(jobs),
@@ -175,7 +181,7 @@ async def list_triggers(
     )
 
 
-@noun.operation("DELETE", headers=ETAG, errors=(*CHANGE_ERRORS, ConfirmationRequired))
+@noun.operation("DELETE", headers=ETAG, errors=(*MAKE_ERRORS, ConfirmationRequired))
 async def delete_triggers(
     shard: Shard, call: Call, workspace_id: WorkspaceId, query: Confirm, headers: Condition
 ) -> TriggersDeleted:
@@ -205,6 +211,7 @@ async def plan_of(
     now = await shard.now_ms()
     if not any_at:
         await store.check_past(shard, workspace, wanted, now, in_set=True)
+    await outgoing.check_secrets(shard, workspace, wanted, in_set=True)
     paused = own is not None and own.pause is not None
     plan = await asyncio.to_thread(plan_replace, workspace, live.triggers, wanted, now, paused)
     size = len(live.triggers)
@@ -213,18 +220,13 @@ async def plan_of(
 
 
 async def _listed(
-    shard: Shard, workspace: str, query: TriggersQuery
+    shard: Shard, workspace: str, query: TriggersQuery, view: View
 ) -> tuple[int, list[Trigger], Place | None]:
     """The revision, the triggers of an answer, and where the next page begins."""
-    matches = _matcher(query)
+    matches = _matcher(query, view)
     if query.limit is None and query.cursor is None:
         return await _all(shard, workspace, query, matches)
-    after = None
-    if query.cursor is not None:
-        try:
-            after = read_cursor(query.cursor)
-        except ValueError as error:
-            raise InvalidRequest("The cursor is not valid.", [Fault("cursor", str(error))]) from error
+    after = None if query.cursor is None else read_cursor(query.cursor)
     limit = query.limit or _PAGE
     if query.sort == "next_run":
         page = await catalog.soonest(shard, workspace, matches, after=after, limit=limit)
@@ -250,8 +252,8 @@ async def _all(
     return current.revision, triggers, None
 
 
-def _matcher(query: TriggersQuery) -> Callable[[Trigger], bool]:
-    """Whether a trigger is one of those asked for."""
+def _matcher(query: TriggersQuery, view: View) -> Callable[[Trigger], bool]:
+    """Whether a trigger is one of those asked for; nobody finds by what they are not shown."""
     tags = None if query.tag is None else frozenset(query.tag)
     text = query.q.casefold()
 
@@ -268,7 +270,10 @@ def _matcher(query: TriggersQuery) -> Callable[[Trigger], bool]:
             )
             and (
                 not text
-                or any(text in part.casefold() for part in (trigger.id, one.name, one.description, one.url))
+                or any(
+                    text in part.casefold()
+                    for part in (trigger.id, one.name, one.description, mask_url(one.url, view))
+                )
             )
         )
 

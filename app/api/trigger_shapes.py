@@ -12,6 +12,7 @@ from app.api.shapes import ShownPause, shown_pause
 from app.clock import rfc3339
 from app.declared.fields import ANY_JSON
 from app.declared.inputs import TriggerFields, shown
+from app.declared.masking import View, mask_url
 from app.formats import Moment
 from app.models import Changes, Definition, Method, Standing, State, Trigger
 from app.plan import DETAILED, FIRST_RUNS, LONGEST_VALUE, Change, FieldChange, Plan
@@ -86,7 +87,7 @@ class ShownFieldChange(Answer, frozen=True, kw_only=True):
     field: Annotated[str, about("Its name; a header's is `headers['X-Key']`.")]
     old: Annotated[Raw, about(f"Up to {LONGEST_VALUE} bytes.", **ANY_JSON)]
     new: Annotated[Raw, about(f"Up to {LONGEST_VALUE} bytes.", **ANY_JSON)]
-    masked: Annotated[bool, about("It is a credential: it changed, and is not shown.")]
+    masked: Annotated[bool, about("It changed, and at least a part of it is not shown: it may be secret.")]
 
 
 class ShownChange(Answer, frozen=True, kw_only=True):
@@ -138,7 +139,7 @@ def job_of(workspace: str, id_: str, definition: Definition, next_slot: int | No
         cron=definition.cron or None,
         interval=definition.interval or None,
         at=moment(definition.at or None),
-        url=definition.url,
+        url=mask_url(definition.url),
         method=definition.method,
         id=id_,
         name=definition.name or None,
@@ -148,8 +149,8 @@ def job_of(workspace: str, id_: str, definition: Definition, next_slot: int | No
     )
 
 
-def shown_trigger(workspace: str, trigger: Trigger, with_last: bool = True) -> ShownTrigger:
-    """A stored trigger, masked; without its last slot where that was not read."""
+def shown_trigger(workspace: str, trigger: Trigger, view: View, with_last: bool = True) -> ShownTrigger:
+    """A stored trigger, masked as the view has it; without its last slot where that was not read."""
     held, last = trigger.pause, trigger.last
     ended = None
     if last is not None:
@@ -161,7 +162,7 @@ def shown_trigger(workspace: str, trigger: Trigger, with_last: bool = True) -> S
             duration_ms=last.duration,
         )
     return ShownTrigger(
-        **fields_of(trigger.definition),
+        **fields_of(trigger.definition, view),
         job_id=f"{workspace}:{trigger.id}",
         job_name=f"{workspace}-trigger-{trigger.id}",
         id=trigger.id,
@@ -174,9 +175,9 @@ def shown_trigger(workspace: str, trigger: Trigger, with_last: bool = True) -> S
     )
 
 
-def fields_of(definition: Definition) -> dict[str, Any]:
-    """A definition's fields as answers show them, masked, to build an answer from."""
-    return msgspec.structs.asdict(shown(definition))
+def fields_of(definition: Definition, view: View) -> dict[str, Any]:
+    """A definition's fields as answers show them, to build an answer from."""
+    return msgspec.structs.asdict(shown(definition, view))
 
 
 def shown_fields(changes: list[FieldChange]) -> list[ShownFieldChange]:

@@ -12,9 +12,11 @@ from msgspec import Meta, Struct
 
 from app.api.fields import TriggerId, WorkspaceAnswer, WorkspaceId
 from app.api.operations import Call, Noun
+from app.api.shapes import need_trigger, no_trigger
 from app.api.trigger_inputs import TRIGGERS_PATH, Condition, read_defaults, unmask
-from app.api.trigger_sets import CHANGE_ERRORS
+from app.api.trigger_sets import CHANGE_ERRORS, MAKE_ERRORS
 from app.api.trigger_shapes import ETAG, Revision, TriggerAnswer, etag, shown_trigger
+from app.api.views import Reveal, view_of
 from app.declared.bodies import parse_patch, parse_trigger
 from app.declared.inputs import PatchInput, TriggerInput
 from app.errors import Fault, InvalidRequest, NotFound, TriggerExists
@@ -50,7 +52,7 @@ class PauseInput(Struct, frozen=True, forbid_unknown_fields=True):
     body=TriggerInput,
     status=201,
     headers={**ETAG, "Location": "The trigger's own path."},
-    errors=(*CHANGE_ERRORS, TriggerExists),
+    errors=(*MAKE_ERRORS, TriggerExists),
 )
 async def create_trigger(
     shard: Shard, call: Call, workspace_id: WorkspaceId, headers: Condition, body: bytes
@@ -78,14 +80,14 @@ async def create_trigger(
 
 @noun.operation("GET", "/{trigger_id}", headers=ETAG, errors=(NotFound,))
 async def get_trigger(
-    shard: Shard, call: Call, workspace_id: WorkspaceId, trigger_id: TriggerId
+    shard: Shard, call: Call, workspace_id: WorkspaceId, trigger_id: TriggerId, query: Reveal
 ) -> TriggerAnswer:
     """One trigger: its definition, and how it stands."""
-    return await _answer(shard, call, workspace_id, trigger_id)
+    return await _answer(shard, call, workspace_id, trigger_id, query)
 
 
 @noun.operation(
-    "PUT", "/{trigger_id}", body=TriggerInput, status=(200, 201), headers=ETAG, errors=CHANGE_ERRORS
+    "PUT", "/{trigger_id}", body=TriggerInput, status=(200, 201), headers=ETAG, errors=MAKE_ERRORS
 )
 async def put_trigger(
     shard: Shard,
@@ -97,7 +99,7 @@ async def put_trigger(
 ) -> TriggerAnswer:
     """Put a trigger's definition in the place of the one it has, or create it (201).
 
-    The others of the set stay as they are. A masked header value keeps what is stored.
+    The others of the set stay as they are. A masked value keeps what is stored.
     """
     defaults = await read_defaults(shard, workspace_id)
     given = parse_trigger(body, shard.settings, defaults)
@@ -192,19 +194,16 @@ async def resume_trigger(
     return await _answer(shard, call, workspace_id, trigger_id)
 
 
-def no_trigger(workspace: str, trigger: str) -> NotFound:
-    """The error about a trigger that does not exist."""
-    return NotFound(f"There is no trigger {trigger!r} in {workspace!r}.")
-
-
-async def _answer(shard: Shard, call: Call, workspace: str, trigger: str) -> TriggerAnswer:
+async def _answer(
+    shard: Shard, call: Call, workspace: str, trigger: str, query: Reveal | None = None
+) -> TriggerAnswer:
     """A trigger as it is now; raises :class:`NotFound`."""
+    view = view_of(call, query)
     revision = await revisions.current(shard, workspace)
-    stored = await catalog.read_one(shard, workspace, trigger)
-    if stored is None:
-        raise no_trigger(workspace, trigger)
+    stored = await need_trigger(shard, workspace, trigger)
     call.headers["etag"] = etag(revision)
-    return TriggerAnswer(workspace_id=workspace, revision=revision, trigger=shown_trigger(workspace, stored))
+    shown = shown_trigger(workspace, stored, view)
+    return TriggerAnswer(workspace_id=workspace, revision=revision, trigger=shown)
 
 
 async def _stored(
@@ -221,7 +220,7 @@ async def _stored(
         )
     shown = msgspec.structs.replace(stored, definition=definition)
     return TriggerAnswer(
-        workspace_id=workspace, revision=done.revision, trigger=shown_trigger(workspace, shown)
+        workspace_id=workspace, revision=done.revision, trigger=shown_trigger(workspace, shown, view_of(call))
     )
 
 

@@ -20,6 +20,7 @@ from app.errors import (
     InvalidRequest,
     InvalidSchedule,
     NotFound,
+    TooManyWorkspaces,
     WorkspaceErasing,
 )
 from app.formats import Cursor, Moment, Zone
@@ -33,6 +34,15 @@ _YEARS = 10 * 366 * 86_400
 
 MaxConcurrency = Annotated[
     int, Meta(ge=0, le=100_000, description="Executions at once over all workers; 0: no bound.")
+]
+MaxRate = Annotated[
+    float,
+    Meta(
+        ge=0,
+        le=100_000,
+        description="Requests a second over all workers, evenly spread: 10, or 0.5 for one every two seconds;"
+        " 0: no bound.",
+    ),
 ]
 KeepSeconds = Annotated[
     int, Meta(ge=1, le=_YEARS, description="How long what did not fail is kept after its end.")
@@ -59,6 +69,7 @@ class SettingsInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     max_concurrency: MaxConcurrency | None = None
+    max_rate: MaxRate | None = None
     keep_succeeded_seconds: KeepSeconds | None = None
     keep_succeeded: KeepSucceeded | None = None
     keep_failed: KeepFailed | None = None
@@ -72,6 +83,7 @@ class SettingsPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What changes of a workspace's settings; null: as the deployment has it again."""
 
     max_concurrency: MaxConcurrency | UnsetType | None = UNSET
+    max_rate: MaxRate | UnsetType | None = UNSET
     keep_succeeded_seconds: KeepSeconds | UnsetType | None = UNSET
     keep_succeeded: KeepSucceeded | UnsetType | None = UNSET
     keep_failed: KeepFailed | UnsetType | None = UNSET
@@ -85,6 +97,7 @@ class OwnSettings(Answer, frozen=True, kw_only=True):
     """What a workspace sets for itself; null: as the deployment has it."""
 
     max_concurrency: int | None
+    max_rate: float | None
     keep_succeeded_seconds: int | None
     keep_succeeded: int | None
     keep_failed: int | None
@@ -98,6 +111,7 @@ class EffectiveSettings(Answer, frozen=True, kw_only=True):
     """What goes for a workspace."""
 
     max_concurrency: int
+    max_rate: float
     keep_succeeded_seconds: int
     keep_succeeded: int
     keep_failed: int
@@ -221,7 +235,7 @@ async def get_workspace(shard: Shard, workspace_id: WorkspaceId) -> WorkspaceSho
     return _known(workspace_id, await _shown(shard, workspace_id))
 
 
-@noun.operation("PUT", "/{workspace_id}", status=(200, 201), errors=(WorkspaceErasing,))
+@noun.operation("PUT", "/{workspace_id}", status=(200, 201), errors=(WorkspaceErasing, TooManyWorkspaces))
 async def put_workspace(
     shard: Shard, call: Call, workspace_id: WorkspaceId, body: SettingsInput
 ) -> WorkspaceShown:
@@ -356,7 +370,7 @@ def effective(own: store.WorkspaceSettings, settings: Settings) -> EffectiveSett
     )
 
 
-_DEPLOYMENT = ("max_concurrency", "keep_succeeded_seconds", "keep_succeeded", "keep_failed")
+_DEPLOYMENT = ("max_concurrency", "max_rate", "keep_succeeded_seconds", "keep_succeeded", "keep_failed")
 
 
 def _check_zone(zone: str | None) -> None:

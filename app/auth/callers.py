@@ -13,10 +13,10 @@ CallerKind = Literal["anonymous", "admin_key", "key", "jwt"]
 
 # Each includes those before it.
 SCOPES: dict[Scope, str] = {
-    "read": "look at everything of the workspaces but the audit",
+    "read": "look at everything of the workspaces but the audit and secrets",
     "operate": "run, pause, resume, retry, cancel, backfill; delete dead letters",
-    "write": "change triggers and settings",
-    "admin": "API keys, the audit, erasing workspaces",
+    "write": "change triggers, settings and secrets",
+    "admin": "API keys, the audit, erasing workspaces, where requests may go",
 }
 _RANKS = {scope: rank for rank, scope in enumerate(SCOPES)}
 

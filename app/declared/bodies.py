@@ -11,13 +11,13 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, structs
+from msgspec import UNSET, Raw
 
 from app.config import Settings
 from app.declared.checks import CHECKS, REQUIRED, TYPES, kind, type_faults, unknown_field
 from app.declared.fields import DstPolicy
 from app.declared.inputs import PRODUCT_DEFAULTS, Defaults, ReplaceInput, TriggerInput, shown
-from app.declared.masking import unmask_headers
+from app.declared.masking import NOTHING_STORED, View, unmask
 from app.declared.rules import OWNERS, SCHEDULES, rule_faults
 from app.errors import Fault, InvalidRequest, malformed
 from app.models import Definition
@@ -70,18 +70,16 @@ def parse_patch(
     and ``at`` replaces the one that was there, and fields that only meant something beside what the patch
     changes go with it. With ``id``, the trigger's own, the patch may carry it.
     """
-    before = msgspec.json.encode(shown(current, mask=False))
+    before = msgspec.json.encode(shown(current, View.ALL))
     merged = _parse(body, lambda text: _members(_merge(before, text, current)), _no_faults, _no_object)
     own = merged.pop("id", b"null")
     trigger = parse_trigger(msgspec.json.encode(merged), settings, defaults)
     if bytes(own) not in (b"null", msgspec.json.encode(id)):
         raise _refused([Fault("id", "a trigger keeps its id: create another one, and delete this")])
-    definition = trigger.to_definition(defaults)
-    headers, strange = unmask_headers(definition.headers, current.headers)
+    definition, strange = unmask(trigger.to_definition(defaults), current)
     if strange:
-        message = "a masked value stands for a stored one, and here none is stored"
-        raise _refused([Fault(f"headers[{name!r}]", message) for name in strange])
-    return structs.replace(definition, headers=headers)
+        raise _refused([Fault(path, NOTHING_STORED) for path in strange])
+    return definition
 
 
 def payload_faults(payload: Raw) -> list[Fault]:

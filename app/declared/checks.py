@@ -17,7 +17,16 @@ from msgspec import Meta
 
 from app.clock import parse_interval
 from app.declared import variables
-from app.declared.fields import MOST_CODES, MOST_TAGS, DstPolicy, Status, Tag
+from app.declared.fields import (
+    MAX_HEADERS,
+    MAX_PAYLOAD,
+    MOST_CODES,
+    MOST_HEADERS,
+    MOST_TAGS,
+    DstPolicy,
+    Status,
+    Tag,
+)
 from app.declared.inputs import TriggerInput, stored_payload
 from app.declared.outcomes import TARGET_KINDS, parse_statuses
 from app.errors import InvalidSchedule
@@ -180,6 +189,12 @@ def _check_url(url: str) -> FieldFaults:
 
 
 def _check_headers(headers: dict[str, str]) -> FieldFaults:
+    if len(headers) > MOST_HEADERS:
+        yield "", f"{len(headers)} headers, but a trigger has at most {MOST_HEADERS}"
+        return
+    if sum(map(len, headers)) + sum(map(len, headers.values())) > MAX_HEADERS:
+        yield "", f"the headers have more than {MAX_HEADERS:,} bytes together"
+        return
     for name, value in headers.items():
         if fault := _header_name_fault(name):
             yield f"[{name!r}]", fault
@@ -209,6 +224,9 @@ def _header_name_fault(name: str) -> str:
 
 def _check_payload(payload: msgspec.Raw) -> FieldFaults:
     text = bytes(payload)
+    if len(text) > MAX_PAYLOAD and len(stored_payload(payload)) > MAX_PAYLOAD:  # stored without idle space
+        yield "", f"the payload has more than {MAX_PAYLOAD:,} bytes"
+        return
     try:
         if text.startswith(b'"'):
             msgspec.json.decode(text, type=str).encode()

@@ -97,11 +97,13 @@ Url = Annotated[
     ),
 ]
 Verb = Annotated[Method, Meta(description="`GET` and `DELETE` send no payload.")]
+MOST_HEADERS, MAX_HEADERS, MAX_PAYLOAD = 100, 32_768, 1_048_576  # how many; bytes of all of them; bytes
+
 Headers = Annotated[
     dict[formats.HeaderName, formats.HeaderValue],
     Meta(
         description="Sent as they are; values may hold variables. Credentials are masked in answers, and a"
-        " mask sent back keeps what is stored.",
+        f" mask sent back keeps what is stored. At most {MOST_HEADERS}, of {MAX_HEADERS:,} bytes together.",
         examples=[{"Authorization": "Bearer YOUR_TOKEN"}],
     ),
 ]
@@ -109,7 +111,7 @@ Payload = Annotated[
     Raw,
     Meta(
         description="Any JSON, sent as it is; a text is sent as text/plain. Strings and names may hold"
-        " variables. Null for none.",
+        f" variables. Null for none. At most {MAX_PAYLOAD:,} bytes.",
         examples=[{"event": "nightly", "at": "{{scheduled_at}}"}, "a=1&b=2"],
     ),
 ]

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 from app.clock import parse_interval, parse_moment, rfc3339
 from app.declared import fields as of
 from app.declared.fields import DstPolicy
-from app.declared.masking import mask_headers
+from app.declared.masking import View, mask_headers, mask_payload, mask_url
 from app.declared.outcomes import USUAL_RETRIES, USUAL_SUCCESS, canonical
 from app.models import Definition
 from app.schedule.zones import load_zone
@@ -167,6 +167,7 @@ class PatchInput(TriggerInput, frozen=True, kw_only=True, forbid_unknown_fields=
     So a patch can't put a null into an object that is the payload; a PUT of the whole trigger can.
     """
 
+    # What a whole trigger needs may be left out here: wider than in the class above, which is meant.
     url: of.Url | UnsetType = UNSET  # type: ignore[assignment]
     method: of.Verb | UnsetType = UNSET  # type: ignore[assignment]
 
@@ -210,8 +211,8 @@ class TriggerFields(Struct, frozen=True, kw_only=True):
     disable_on_gone: of.DisableOnGone
 
 
-def shown(definition: Definition, mask: bool = True) -> TriggerFields:
-    """A stored definition's fields; with ``mask`` without what is likely to be a credential."""
+def shown(definition: Definition, view: View = View.USUAL) -> TriggerFields:
+    """A stored definition's fields, masked as the view has it."""
     d = definition
     dst = ShownDstPolicy(gap=d.dst_gap or None, repeat=d.dst_repeat or None)
     return TriggerFields(
@@ -229,10 +230,10 @@ def shown(definition: Definition, mask: bool = True) -> TriggerFields:
         max_runs=d.max_runs or None,
         jitter_seconds=d.jitter_seconds,
         start_deadline_seconds=d.start_deadline_seconds,
-        url=d.url,
+        url=mask_url(d.url, view),
         method=d.method,
-        headers=mask_headers(d.headers) if mask else d.headers,
-        payload=Raw(d.payload or b"null"),
+        headers=mask_headers(d.headers, view),
+        payload=Raw(mask_payload(d.payload, view) or b"null"),
         timeout_seconds=d.timeout_seconds,
         overlap_policy=d.overlap_policy,
         queue_limit=d.queue_limit if d.overlap_policy == "queue" else None,

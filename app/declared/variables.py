@@ -9,6 +9,7 @@
 ``workspace``           its id
 ``trigger``             its id
 ``trigger.name``        its name; empty where it has none
+``secret.NAME``         the value of one of the workspace's named secrets
 ======================  ====================================================================
 
 A time is RFC 3339 in UTC (``2026-09-21T14:14:00.000Z``), or with a suffix:
@@ -29,13 +30,17 @@ Four braces ``{{{{`` stand for two literal ones; ``}}`` alone and single braces 
 fitted to their place. In the URL, where variables may stand after the host only, they are percent-encoded.
 In a header, what is not printable ASCII, and ``%``, is percent-encoded. In a JSON payload, inside strings
 and names, they are escaped as JSON. In a payload that is sent as text they stand as they are.
+
+A secret stands in a header as it is, because nobody would decode a credential; one that is not printable
+ASCII can't be sent there. Which secrets there are is known only when a request is sent: here their names are
+checked by their form.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
@@ -44,6 +49,7 @@ import msgspec
 from msgspec import Struct
 
 from app.clock import from_ms, rfc3339
+from app.models import Definition
 from app.urls import MAX_URL, Origin, parse_target
 
 OPEN, CLOSE, ESCAPED = "{{", "}}", "{{{{"
@@ -51,6 +57,19 @@ _ADVICE = "write '{{{{' where '{{' is meant literally"
 
 # Every printable ASCII character but '%', which begins an encoded one.
 _HEADER_SAFE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+
+SECRET = "secret."  # what the names of named secrets begin with here
+SECRET_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]{0,63}\Z"
+SECRET_RULE = "the name of a secret is 1 to 64 letters, digits, '_' or '-', and begins with a letter or '_'"
+_is_secret_name = re.compile(SECRET_PATTERN).match
+_printable = re.compile(r"[ -~]*\Z").match
+
+
+class Unfilled(ValueError):
+    """A variable that has no value here, or one that can't stand where it is; nothing can be sent.
+
+    The message says which, and never the value.
+    """
 
 
 class Moment(Struct, frozen=True):
@@ -63,6 +82,7 @@ class Moment(Struct, frozen=True):
     scheduled_at: int
     started_at: int
     previous: Callable[[], int | None]  # the slot before; asked only where it is used
+    secrets: Mapping[str, str] = {}
 
 
 class Named(Struct, frozen=True):
@@ -108,9 +128,37 @@ def check(text: str) -> None:
         pass
 
 
+def secrets_of(definition: Definition) -> dict[str, list[str]]:
+    """The secrets that a definition uses, by their places as faults name them; empty where it uses none.
+
+    Its variables are known to be good.
+    """
+    texts = {"url": definition.url}
+    texts |= {f"headers[{name!r}]": value for name, value in definition.headers.items()}
+    if SECRET.encode() in definition.payload:
+        texts["payload"] = definition.payload.decode()
+    found = {place: secrets_in(text) for place, text in texts.items() if SECRET in text}
+    return {place: names for place, names in found.items() if names}
+
+
+def names_of(definition: Definition) -> set[str]:
+    """The names of the secrets that a definition uses."""
+    return {name for names in secrets_of(definition).values() for name in names}
+
+
+def secrets_in(text: str) -> list[str]:
+    """The names of the secrets that a text uses."""
+    return [part.name for part in _parts(text, _NOBODY) if isinstance(part, _Secret)]
+
+
 def compile_header(value: str, named: Named) -> Template:
     """The template of a header's value."""
-    return _compile(value, named, _in_header)
+    return Template(
+        tuple(
+            part.encode() if isinstance(part, str) else (part, _encoder_in_header(part))
+            for part in _parts(value, named)
+        )
+    )
 
 
 def compile_json(payload: bytes, named: Named) -> Template:
@@ -177,7 +225,11 @@ def _parts(text: str, named: Named) -> Iterator[str | Source]:
 
 
 def _source(written: str, named: Named) -> Source:
-    """What gives a variable's value. Families whose names are not fixed belong here, before the table."""
+    """What gives a variable's value."""
+    if written.startswith(SECRET):
+        if not _is_secret_name(written.removeprefix(SECRET)):
+            raise ValueError(f"unknown variable {written[:100]!r}: {SECRET_RULE}; {_ADVICE}")
+        return _Secret(written.removeprefix(SECRET))
     plain = _PLAIN.get(written)
     if plain is not None:
         return plain
@@ -189,6 +241,18 @@ def _source(written: str, named: Named) -> Source:
     near = difflib.get_close_matches(written, NAMES, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}" if near else f"the variables are {', '.join(_SHORT_NAMES)}"
     raise ValueError(f"unknown variable {written[:100]!r}: {hint}; {_ADVICE}")
+
+
+class _Secret(Struct, frozen=True):
+    """Gives the value of a named secret."""
+
+    name: str
+
+    def __call__(self, moment: Moment) -> str:
+        value = moment.secrets.get(self.name)
+        if value is None:
+            raise Unfilled(f"the workspace has no secret {self.name!r}")
+        return value
 
 
 def _time(
@@ -229,7 +293,7 @@ _FORMATS: dict[str, Callable[[int, str], str]] = {
 }
 
 _NOBODY = Named("UTC", "")
-_SHORT_NAMES = (*_TIMES, *_PLAIN, "trigger.name")
+_SHORT_NAMES = (*_TIMES, *_PLAIN, "trigger.name", "secret.NAME")
 NAMES = (*_SHORT_NAMES, *(f"{name}.{suffix}" for name in _TIMES for suffix in _FORMATS if suffix))
 
 
@@ -239,6 +303,21 @@ def _in_url(value: str) -> bytes:
 
 def _in_header(value: str) -> bytes:
     return quote(value, safe=_HEADER_SAFE).encode("ascii")
+
+
+def _encoder_in_header(source: Source) -> Encode:
+    if not isinstance(source, _Secret):
+        return _in_header
+
+    def as_it_is(value: str) -> bytes:
+        if not _printable(value):
+            raise Unfilled(
+                f"the secret {source.name!r} has characters that can't stand in a header: line breaks, or"
+                " others than printable ASCII"
+            )
+        return value.encode("ascii")
+
+    return as_it_is
 
 
 def _in_json(value: str) -> bytes:

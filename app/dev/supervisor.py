@@ -185,6 +185,8 @@ class Supervisor:
             "CRONSPACE_EGRESS_ALLOW": "*",  # what is tried out is on this machine, or beside it
             "CRONSPACE_GRACE_SECONDS": f"{min(self._settings.grace_seconds, _WORKER_GRACE_SECONDS):g}",
         }
+        if self._binary is not None:
+            environ["CRONSPACE_STATE_DIR"] = str(self._given.data)
         # Children run with -P, or a folder `app` in the working directory would be taken for ours.
         root = str(Path(__file__).parents[2])
         if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):

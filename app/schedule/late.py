@@ -15,7 +15,7 @@ from msgspec import Struct
 from app.models import Definition
 from app.schedule import Schedule
 
-Span = tuple[int, int]  # (from, to], ms: a pause
+Span = tuple[int, int]  # (from, to], ms: a pause, or a time that Redis lost
 
 
 class Missed(Struct, frozen=True, array_like=True):
@@ -23,7 +23,7 @@ class Missed(Struct, frozen=True, array_like=True):
 
     first: int
     last: int
-    reason: str  # deadline, catch_up_window
+    reason: str  # deadline, catch_up_window, data_loss
     days: list[tuple[int, int]]  # UTC day, number
     slots: list[int]  # the newest, which get a record each
 
@@ -46,11 +46,13 @@ def judge_overdue(
     cap: int,
     records: int,
     spans: Sequence[Span] = (),
+    lost: Sequence[Span] = (),
 ) -> Overdue:
     """Decide on the slots after ``after`` that are older than ``deadline`` (ms).
 
     At most ``cap`` of them are caught up, the newest; the newest ``records`` of the missed ones are listed
-    one by one. Slots in ``spans`` do not exist.
+    one by one. Slots in ``spans`` do not exist. Those in ``lost`` may have been sent, which Redis has
+    forgotten: where they are missed, that is the reason.
     """
     in_time = now - deadline  # the first moment whose slot is not too late
     if after >= in_time:
@@ -64,7 +66,10 @@ def judge_overdue(
     elif definition.catch_up_missed == "latest":
         newest = _latest(schedule, 1, max(after, window - 1), now, spans)
         keep_from = min(in_time, newest[0]) if newest else in_time
-    missed = _miss(schedule, after, keep_from - 1, reason, records, spans)
+    missed: list[Missed] = []
+    for start, end, why in reversed(list(_parts(after, keep_from - 1, reason, lost))):
+        missed += _miss(schedule, start, end, why, records - sum(len(run.slots) for run in missed), spans)
+    missed.reverse()
     return Overdue(missed, max(after, keep_from - 1), now if keep_from < in_time else 0)
 
 
@@ -103,6 +108,17 @@ def _miss(
         if slot <= end
     )
     return [Missed(first, newest[-1], reason, sorted(days.items()), newest[-records:] if records else [])]
+
+
+def _parts(after: int, until: int, reason: str, lost: Sequence[Span]) -> Iterator[tuple[int, int, str]]:
+    """(after, until] cut where lost spans begin and end, each part with its reason, ascending."""
+    for start, end in _between(after, until, lost):
+        if after < start:
+            yield after, start, "data_loss"
+        yield start, end, reason
+        after = end
+    if after < until:
+        yield after, until, "data_loss"
 
 
 def _latest(schedule: Schedule, number: int, after: int, until: int, spans: Sequence[Span]) -> list[int]:

@@ -51,7 +51,7 @@ async def note(shard: Shard, change: Change, *, everywhere: bool = False) -> Non
     stream = shard.keys.audit if everywhere else shard.keys.of(workspace, "audit")
     token = secrets.token_hex(8)
     kept = shard.settings.keep_audit
-    await shard.run("note_change", workspace, token, pack(change), kept, keys=(stream,))
+    await shard.run("note_change", workspace, token, shard.sealer.seal(pack(change)), kept, keys=(stream,))
 
 
 async def page(
@@ -77,7 +77,7 @@ async def page(
     for _ in range(_MOST_LOOKED_AT // _AT_ONCE):
         some = await shard.redis.xrevrange(stream, end, begin, count=_AT_ONCE)
         for raw, fields in some:
-            id_, change = raw.decode(), _unpack(fields[b"entry"])
+            id_, change = raw.decode(), _unpack(shard.sealer.open(fields[b"entry"]))
             end = f"({id_}"
             if matches(change):
                 found.append(Entry(id_, change))

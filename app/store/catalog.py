@@ -7,7 +7,8 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from app.models import Pause, Standing, Trigger, TriggerSet, unpack_definition
+from app.models import Pause, Standing, Trigger, TriggerSet
+from app.store import definitions
 from app.store.executions import unpack_last_slots
 from app.store.shard import Shard, reply, unpack
 
@@ -48,7 +49,8 @@ async def read(shard: Shard, workspace: str) -> TriggerSet:
         revision, due, finished, *parts = await shard.read_together(pipe)
     slots = dict(due)
     triggers = [
-        _trigger(id_, [part.get(id_) for part in parts], slots.get(id_), id_ in finished) for id_ in parts[0]
+        _trigger(shard, id_, [part.get(id_) for part in parts], slots.get(id_), id_ in finished)
+        for id_ in parts[0]
     ]
     triggers.sort(key=lambda trigger: trigger.position)
     return TriggerSet(int(revision or 0), triggers)
@@ -69,7 +71,12 @@ async def read_some(shard: Shard, workspace: str, ids: Sequence[str]) -> list[Tr
         None
         if parts[0][index] is None
         else _trigger(
-            id_.encode(), [part[index] for part in parts], slots[index], bool(finished[index]), last[index]
+            shard,
+            id_.encode(),
+            [part[index] for part in parts],
+            slots[index],
+            bool(finished[index]),
+            last[index],
         )
         for index, id_ in enumerate(wanted)
     ]
@@ -193,7 +200,12 @@ async def _order(shard: Shard, workspace: str) -> tuple[int, _Order]:
 
 
 def _trigger(
-    id_: bytes, parts: list[bytes | None], slot: float | None, finished: bool, last: bytes | None = None
+    shard: Shard,
+    id_: bytes,
+    parts: list[bytes | None],
+    slot: float | None,
+    finished: bool,
+    last: bytes | None = None,
 ) -> Trigger:
     definition, packed, error, held, disabled = parts
     assert definition is not None
@@ -214,7 +226,7 @@ def _trigger(
     slots = unpack_last_slots(last) if last else []
     return Trigger(
         id=id_.decode(),
-        definition=unpack_definition(definition),
+        definition=definitions.unsealed(shard, definition),
         position=state[_POSITION],
         version=state[_VERSION],
         standing=standing,

@@ -20,35 +20,32 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError,
     MovedError,
-    ReadOnlyError,
     RedisError,
     TryAgainError,
 )
 
-from app.config import Settings
+from app.config import CLUSTER_SCHEMES, Settings
 from app.errors import ConfigError
 from app.keys import Keys
-from app.store.connection import CLIENT_OPTIONS, Pool, tls_options
+from app.store.connection import Pool, ToPrimary, client_options, tls_options
 
 Address = tuple[str, int]
 
-SCHEMES = ("redis+cluster://", "rediss+cluster://")
 _PORT = 6379
 _ASK_SECONDS = 2.0  # for one node to tell the slots
 # What a node says that does not own the slot, or can't serve it now.
-_ELSEWHERE = (MovedError, AskError, ReadOnlyError, ClusterDownError, TryAgainError)
+_ELSEWHERE = (MovedError, AskError, ClusterDownError, TryAgainError)
 
 
 def is_cluster(settings: Settings) -> bool:
     """Whether ``REDIS_URL`` names the nodes of a cluster."""
-    return settings.redis_url.startswith(SCHEMES)
+    return settings.redis_url.startswith(CLUSTER_SCHEMES)
 
 
 def connect_to_owner(settings: Settings, number: int) -> Redis:
     """A client for a shard of a cluster; raises :class:`ConfigError` for a URL that can't be read."""
     seeds, options = read_url(settings.redis_url)
-    if settings.redis_url.startswith("rediss"):
-        options |= tls_options(settings)
+    options |= tls_options(settings)
     root = Keys(number).root
     pool = OwnerPool(seeds, key_slot(root.encode()), tls=settings.redis_url.startswith("rediss"), **options)
     return Redis.from_pool(pool)
@@ -78,7 +75,7 @@ class OwnerPool(Pool):
     """Connections to the node that owns a slot."""
 
     def __init__(self, seeds: Sequence[Address], slot: int, *, tls: bool, **options: Any) -> None:
-        super().__init__(_TlsToOwner if tls else _ToOwner, **CLIENT_OPTIONS, **options)
+        super().__init__(_TlsToOwner if tls else _ToOwner, **client_options(), **options)
         self.connection_kwargs["pool"] = self
         self._asking = {**options, "connection_class": SSLConnection if tls else Connection}
         self._slot = slot
@@ -125,7 +122,7 @@ class OwnerPool(Pool):
         return owner
 
 
-class _ToOwner(Connection):
+class _ToOwner(ToPrimary, Connection):
     """A connection to the owner, which looks for it when it is made."""
 
     def __init__(self, *, pool: OwnerPool, **options: Any) -> None:

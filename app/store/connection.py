@@ -35,12 +35,10 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from app.config import Settings
+from app.config import SENTINEL_SCHEMES, Settings
 from app.errors import ConfigError
 
 T = TypeVar("T")
-
-SENTINEL_SCHEMES = ("redis+sentinel://", "rediss+sentinel://")
 
 _SENTINEL_PORT = 26379
 _CONNECT_SECONDS, _REPLY_SECONDS, _SENTINEL_SECONDS = 3.0, 5.0, 1.0
@@ -49,19 +47,35 @@ _PATIENCE_SECONDS = 5.0  # after which a command is not tried again
 _NOT_PRIMARY = re.compile(r"(\A|-)(READONLY|MASTERDOWN) ")
 
 
+def client_options() -> dict[str, Any]:
+    """How patient a client is."""
+    return {
+        "socket_connect_timeout": _CONNECT_SECONDS,
+        "socket_timeout": _REPLY_SECONDS,
+        "retry": _Patience(ExponentialBackoff(cap=0.5, base=0.02), 3),
+        "retry_on_error": [ConnectionError, TimeoutError, BusyLoadingError],
+    }
+
+
 def tls_options(settings: Settings) -> dict[str, Any]:
-    """What a client needs to check the server's certificate by."""
-    return {"ssl_ca_certs": settings.redis_ca_file} if settings.redis_ca_file else {}
+    """What the server's certificate is held against."""
+    if settings.redis_url.startswith("rediss") and settings.redis_ca_file:
+        return {"ssl_ca_certs": settings.redis_ca_file}
+    return {}
 
 
 def connect(settings: Settings) -> Redis:
-    """A client for ``REDIS_URL``; raises :class:`ConfigError` for one that can't be read."""
+    """A client for ``REDIS_URL``.
+
+    A command is repeated when its connection breaks, although it may have run: every script of ours is safe
+    to run twice with the same arguments. Raises :class:`ConfigError` for a URL that can't be read.
+    """
     url = settings.redis_url
-    tls = tls_options(settings) if url.startswith("rediss") else {}
+    options, tls = client_options(), tls_options(settings)
     try:
         if url.startswith(SENTINEL_SCHEMES):
-            return Redis.from_pool(_sentinel_pool(parse_sentinel_url(url), tls))
-        options = {**CLIENT_OPTIONS, **tls, **parse_plain_url(url)}
+            return Redis.from_pool(_sentinel_pool(parse_sentinel_url(url), options, tls))
+        options |= tls | parse_plain_url(url)
     except ValueError as error:
         raise ConfigError(f"REDIS_URL can't be read: {error}") from error
     given = options.pop("connection_class", Connection)
@@ -114,7 +128,7 @@ def _address(host: str) -> tuple[str, int]:
     return parts.hostname, parts.port or _SENTINEL_PORT
 
 
-def _sentinel_pool(url: SentinelUrl, tls: dict[str, Any]) -> _SentinelPool:
+def _sentinel_pool(url: SentinelUrl, options: dict[str, Any], tls: dict[str, Any]) -> _SentinelPool:
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
         url.sentinels,
         sentinel_kwargs={
@@ -131,7 +145,7 @@ def _sentinel_pool(url: SentinelUrl, tls: dict[str, Any]) -> _SentinelPool:
         db=url.database,
         **url.login,
         **tls,
-        **CLIENT_OPTIONS,
+        **options,
     )
 
 
@@ -153,17 +167,7 @@ class _Patience(Retry):
                 await asyncio.sleep(self._backoff.compute(failures))
 
 
-# A command is repeated when its connection breaks, although it may have run: every script of ours is safe to
-# run twice with the same arguments.
-CLIENT_OPTIONS: dict[str, Any] = {
-    "socket_connect_timeout": _CONNECT_SECONDS,
-    "socket_timeout": _REPLY_SECONDS,
-    "retry": _Patience(ExponentialBackoff(cap=0.5, base=0.02), 3),
-    "retry_on_error": [ConnectionError, TimeoutError, BusyLoadingError],
-}
-
-
-class _ToPrimary:
+class ToPrimary:
     """A connection that closes when its server turns out to be no primary (any more)."""
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
@@ -176,15 +180,15 @@ class _ToPrimary:
             raise ConnectionError("this Redis is a read-only replica") from error
 
 
-class _TcpConnection(_ToPrimary, Connection):
+class _TcpConnection(ToPrimary, Connection):
     pass
 
 
-class _TLSConnection(_ToPrimary, SSLConnection):
+class _TLSConnection(ToPrimary, SSLConnection):
     pass
 
 
-class _UnixConnection(_ToPrimary, UnixDomainSocketConnection):
+class _UnixConnection(ToPrimary, UnixDomainSocketConnection):
     pass
 
 
@@ -195,7 +199,7 @@ _CLASSES: dict[type, type] = {
 }
 
 
-class _BySentinel(_ToPrimary):
+class _BySentinel(ToPrimary):
     """A connection to the primary that Sentinel names at that moment."""
 
     async def connect(self) -> None:
@@ -225,8 +229,6 @@ class _SentinelTLSConnection(_BySentinel, SentinelManagedSSLConnection):
 
 
 class Pool(ConnectionPool):
-    """Connections that are made at the same time where several are needed."""
-
     async def get_connection(self, *_: Any, **__: Any) -> Any:
         """A connection that is there. The library's own lets one at a time connect, so that where Redis
         hangs each who waits for a connection waits for all before, too.

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 from collections.abc import Collection, Sequence
 
+from app.errors import TooManyWorkspaces
 from app.store import workspaces
 from app.store.shards import Shards
 from app.store.workspaces import Counts, Workspace
@@ -41,6 +42,21 @@ async def counts(shards: Shards, names: Sequence[str]) -> list[Counts]:
         for name, held in zip(some, helds, strict=True)
     }
     return [of[name] for name in names]
+
+
+async def check_room(shards: Shards, workspace: str) -> None:
+    """Raise :class:`TooManyWorkspaces` unless a workspace is there or may be made.
+
+    Calls at once may pass the bound by one each.
+    """
+    most, own = shards.settings.max_workspaces, shards.of(workspace)
+    if not most or await own.redis.zscore(own.keys.workspaces, workspace) is not None:
+        return
+    number = sum(await asyncio.gather(*(one.redis.zcard(one.keys.workspaces) for one in shards)))
+    if number >= most:
+        raise TooManyWorkspaces(
+            f"There are {number} workspaces, and may be {most} (CRONSPACE_MAX_WORKSPACES): erase one first."
+        )
 
 
 async def all_ids(shards: Shards) -> list[str]:

@@ -14,8 +14,11 @@ import msgspec
 from msgspec import Struct, structs
 
 from app.cursors import Place, read_cursor, write_cursor  # a place: score ms, execution id
+from app.errors import SealError
 from app.keys import FINISHED_STATES, split_execution_id
-from app.models import ArqJob, ArqResult, Attempt, Execution, LastSlot, State, unpack_definition
+from app.models import ArqJob, ArqResult, Attempt, Execution, LastSlot, State
+from app.sealing import Sealer
+from app.store import definitions
 from app.store.shard import Shard, reply
 
 _job = msgspec.msgpack.Decoder(ArqJob)
@@ -75,7 +78,7 @@ async def list_everywhere(
     The time that the list goes by is the end of finished ones; of open ones when they were made, and the slot
     of those that wait for a free place. ``since`` (inclusive) and ``until`` (exclusive) bound it, in ms.
     ``tag``: only of triggers that have it now. Looks at a bounded number of executions, so a page may hold
-    fewer than there are. Raises ``ValueError`` for a cursor that is none of ours.
+    fewer than there are. Raises :class:`InvalidRequest` for a cursor that is none of ours.
     """
     states = frozenset({state} if isinstance(state, State) else state or State)
     after = read_cursor(cursor) if cursor else None
@@ -124,6 +127,11 @@ async def waits_in(shard: Shard, workspace: str, ids: Sequence[str]) -> list[str
         )
         for i in range(len(ids))
     ]
+
+
+async def places_held(shard: Shard, workspace: str) -> int:
+    """How many of its places a workspace's executions hold: ready or running ones."""
+    return await reply(shard.redis.zcard(shard.keys.of(workspace, "admitted")))
 
 
 async def last_slots(shard: Shard, workspace: str, trigger: str) -> list[LastSlot]:
@@ -182,7 +190,7 @@ async def _tagged(shard: Shard, places: list[Place], tag: str) -> list[Place]:
     tagged = {
         trigger
         for trigger, definition in zip(triggers, packed, strict=True)
-        if definition is not None and tag in unpack_definition(definition).tags
+        if definition is not None and tag in definitions.unsealed(shard, definition).tags
     }
     return [place for place, owner in zip(places, owners, strict=True) if owner in tagged]
 
@@ -198,11 +206,12 @@ async def _load(shard: Shard, ids: list[str]) -> list[Execution | None]:
     loaded = []
     for index, id_ in enumerate(ids):
         (result, job, owner), score, waiting = replies[index * 3 : index * 3 + 3]
-        loaded.append(_execution(id_, result, job, owner, score, waiting))
+        loaded.append(_execution(shard.sealer, id_, result, job, owner, score, waiting))
     return loaded
 
 
 def _execution(
+    sealer: Sealer,
     id_: str,
     result: bytes | None,
     job: bytes | None,
@@ -213,7 +222,7 @@ def _execution(
     workspace, trigger, slot = split_execution_id(id_)
     if result is not None:
         record = _result.decode(result)
-        attempts = _named(record.r.attempts)
+        attempts = _readable(sealer, record.r.attempts)
         return Execution(
             id=id_,
             workspace=workspace,
@@ -230,7 +239,7 @@ def _execution(
     if job is None:
         return None
     opened = _job.decode(job)
-    attempts = _named(opened.k.get("attempts", []))
+    attempts = _readable(sealer, opened.k.get("attempts", []))
     started = attempts[0].started if attempts else None
     worker = None
     state = State.RETRYING if waiting is not None and attempts else State.QUEUED
@@ -253,11 +262,26 @@ def _execution(
     )
 
 
-def _named(attempts: list[Attempt]) -> list[Attempt]:
-    """Attempts with their workers' names: of one that was cut off, the script knows the identity only."""
+def _readable(sealer: Sealer, attempts: list[Attempt]) -> list[Attempt]:
+    """Attempts with their texts opened, and with their workers' names: of one that was cut off, the script
+    knows the identity only."""
     return [
-        structs.replace(one, worker=_name_of(one.worker)) if "~" in one.worker else one for one in attempts
+        structs.replace(
+            one,
+            worker=_name_of(one.worker),
+            message=_opened(sealer, one.message),
+            snippet=_opened(sealer, one.snippet),
+        )
+        for one in attempts
     ]
+
+
+def _opened(sealer: Sealer, stored: str) -> str:
+    """A text of an attempt. One that can't be opened keeps nobody from reading the rest."""
+    try:
+        return sealer.open_text(stored)
+    except SealError as error:
+        return f"({error})"
 
 
 def _name_of(identity: str) -> str:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from app.errors import IdempotencyConflict, NotFound
 from app.keys import own_execution_id, split_execution_id
 from app.models import Definition, pack_definition
+from app.store import definitions
 from app.store.shard import Shard, pack, reply
 
 _LOOKED_AT = 500  # dead letters a step
@@ -65,7 +66,8 @@ async def make(
         if order.request is not None and order.request.delivery == "at_most_once":
             marks += "1"
         entries.append([id_, order.trigger, order.slot, marks, order.letter])
-        requests.append(b"" if order.request is None else pack_definition(order.request))
+        request = b"" if order.request is None else pack_definition(order.request)
+        requests.append(shard.sealer.seal(request))
     key = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32] if idempotency_key else ""
     status, kept = await shard.run(
         "make_executions",
@@ -124,11 +126,12 @@ async def letters(
     return [id_ for id_ in found if trigger is None or split_execution_id(id_)[1] == trigger]
 
 
-async def requests_of(shard: Shard, workspace: str, executions: Sequence[str]) -> list[bytes | None]:
-    """The requests that dead letters keep, packed definitions."""
+async def requests_of(shard: Shard, workspace: str, executions: Sequence[str]) -> list[Definition | None]:
+    """The requests that dead letters keep."""
     if not executions:
         return []
-    return await reply(shard.redis.hmget(shard.keys.of(workspace, "requests"), list(executions)))
+    found = await reply(shard.redis.hmget(shard.keys.of(workspace, "requests"), list(executions)))
+    return [None if stored is None else definitions.unsealed(shard, stored) for stored in found]
 
 
 async def retried_as(shard: Shard, workspace: str, executions: Sequence[str]) -> list[str | None]:

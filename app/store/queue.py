@@ -6,11 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from app.errors import SealError
 from app.keys import split_execution_id
 from app.models import ArqJob, Attempt, State
+from app.store import witness
 from app.store.shard import Shard, pack
+
+OFTEN_OPENED = 4096  # bytes; larger definitions are opened anew each time, so that memory stays bounded
 
 _job = msgspec.msgpack.Decoder(ArqJob)
 
@@ -22,18 +26,19 @@ class Claimed(Struct, frozen=True):
     workspace: str
     trigger: str
     slot: int  # ms since the epoch
-    attempts: list[Attempt]  # made before
+    attempts: list[Attempt]  # made before; their texts are as they are stored
     definition: bytes
     anchor: int  # from where the trigger's interval counts, ms; 0 for none
     token: str
-    secrets: tuple[bytes, ...] = ()  # the workspace's, which sign its requests; while rotated, more than one
+    outgoing: int = 0  # version of what the workspace's requests go out with; 0: nothing
+    unreadable: str = ""  # why there is no definition: its key is missing
 
 
 class Claim(Struct, frozen=True):
     """The reply to a claim. Times are ms since the epoch, by Redis's clock."""
 
     now: int
-    next_ready: int | None  # the earliest score that remains in the queue
+    next_ready: int | None  # when the next may be ready
     executions: list[Claimed]
 
 
@@ -53,7 +58,7 @@ class Ended(Struct, frozen=True):
     what: What
     delay_ms: int = 0
     attempt: Attempt | None = None
-    definition: bytes = b""  # as it was sent: a dead letter keeps it
+    definition: bytes = b""  # as it was sent: a dead letter keeps it; empty: as it is stored
     gone: bool = False  # the target wants no more of this trigger
 
 
@@ -67,23 +72,61 @@ async def claim(shard: Shard, worker: str, number: int, at_most: int) -> Claim:
         at_most,
         int(shard.settings.lease_seconds * 1000),
         shard.settings.max_takeovers,
+        witness.testimony(shard),
     )
+    witness.hear(shard, reply[2], reply[0])
+    outgoing = {
+        name.decode(): int(version) for name, version in zip(reply[3][::2], reply[3][1::2], strict=True)
+    }
     executions = []
-    for index in range(2, len(reply), 5):
+    for index in range(4, len(reply), 5):
         id_, job, definition, anchor, token = reply[index : index + 5]
         execution = id_.decode()
         workspace, trigger, slot = split_execution_id(execution)
         attempts = _job.decode(job).k.get("attempts", [])
+        plain, unreadable = _opened(shard, definition)
         executions.append(
-            Claimed(execution, workspace, trigger, slot, attempts, definition, anchor, token.decode())
+            Claimed(
+                execution,
+                workspace,
+                trigger,
+                slot,
+                attempts,
+                plain,
+                anchor,
+                token.decode(),
+                outgoing.get(workspace, 0),
+                unreadable,
+            )
         )
     return Claim(reply[0], None if reply[1] < 0 else reply[1], executions)
 
 
+def _opened(shard: Shard, stored: bytes) -> tuple[bytes, str]:
+    """A packed definition, or why it can't be read."""
+    if not shard.sealer.is_sealed(stored):
+        return stored, ""
+    try:
+        plain = shard.open_again(stored) if len(stored) <= OFTEN_OPENED else shard.sealer.open(stored)
+        return plain, ""
+    except SealError as error:
+        return b"", str(error)
+
+
+def _sealed(shard: Shard, attempt: Attempt | None) -> Attempt | None:
+    """An attempt to be stored. Scripts unpack it, so only what a target may have put into it is sealed."""
+    if attempt is None:
+        return None
+    message, snippet = shard.sealer.seal_text(attempt.message), shard.sealer.seal_text(attempt.snippet)
+    if message is attempt.message and snippet is attempt.snippet:
+        return attempt
+    return structs.replace(attempt, message=message, snippet=snippet)
+
+
 async def finish(shard: Shard, outcomes: Sequence[Ended]) -> list[State | None]:
     """Record outcomes; returns the state that each execution is in now, None where the lease was lost."""
-    batch = [[o.id, o.token, o.what, o.delay_ms, o.attempt, o.gone] for o in outcomes]
-    definitions = [o.definition for o in outcomes]
+    batch = [[o.id, o.token, o.what, o.delay_ms, _sealed(shard, o.attempt), o.gone] for o in outcomes]
+    definitions = [shard.sealer.seal(o.definition) for o in outcomes]
     states = await shard.run("finish_executions", shard.policy, pack(batch), *definitions)
     return [None if state == b"stale" else State(state.decode()) for state in states]
 

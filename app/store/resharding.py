@@ -78,7 +78,8 @@ async def move(shards: Shards, number: int) -> Moved:
             for key in keys:
                 match = _OWN_KEY.match(key) or _EXECUTION_KEY.match(key)
                 if match is None:
-                    shared.append(key)
+                    if key != source.keys.beats:  # they are the shard's own
+                        shared.append(key)
                     continue
                 target = shards[shard_number(match[1], number)]
                 if target is not source:

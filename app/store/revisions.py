@@ -8,11 +8,14 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from app.models import Changes, Definition, unpack_definition
+from app.errors import SealError
+from app.models import Changes, Definition
+from app.sealing import Sealer
+from app.store import definitions
 from app.store.shard import Shard, pack, reply, unpack
 
 # What makes the set before a change out of the set after it: trigger → its position and packed definition
-# before, None where there was none.
+# before (sealed by itself only where its key is missing), None where there was none.
 Undo = dict[str, tuple[int, bytes] | None]
 
 _POSITION = 2  # in a trigger's state, see store/lua/_keys.lua
@@ -46,9 +49,32 @@ def pack_head(at: int, action: str, count: int, changes: Changes, moved: int) ->
     return pack(Revision(at, action, count, changes.created, changes.updated, changes.deleted, moved))
 
 
-def pack_undo(undo: Undo) -> bytes:
-    """The bytes of what undoes a revision."""
-    return zlib.compress(pack(undo), 1)
+def pack_undo(sealer: Sealer, undo: Undo) -> bytes:
+    """The bytes of what undoes a revision, with definitions as they are stored.
+
+    They are sealed together, because what is sealed by itself does not get smaller.
+    """
+    plain = {id_: None if one is None else (one[0], _opened(sealer, one[1])) for id_, one in undo.items()}
+    return sealer.seal(zlib.compress(pack(plain), 1))
+
+
+def reseal_undo(sealer: Sealer, stored: bytes) -> bytes | None:
+    """What undoes a revision as it would be stored now; None where that is how it is."""
+    if sealer.is_current(stored):
+        return None
+    return pack_undo(sealer, _unpack_undo(sealer, stored))
+
+
+def _unpack_undo(sealer: Sealer, stored: bytes) -> Undo:
+    return _undo.decode(zlib.decompress(sealer.open(stored)))
+
+
+def _opened(sealer: Sealer, stored: bytes) -> bytes:
+    """A definition to keep for an undo. One whose key is missing stays as it is: its key may come back."""
+    try:
+        return sealer.open(stored)
+    except SealError:
+        return stored
 
 
 async def heads(shard: Shard, workspace: str) -> dict[int, Revision]:
@@ -72,19 +98,21 @@ async def at(shard: Shard, workspace: str, revision: int) -> dict[str, Placed] |
         pipe.hgetall(shard.keys.of(workspace, "definitions"))
         pipe.hgetall(shard.keys.of(workspace, "states"))
         pipe.hgetall(shard.keys.of(workspace, "undo"))
-        (live,), definitions, states, undo = await shard.read_together(pipe)
+        (live,), stored, states, undo = await shard.read_together(pipe)
     newest = int(live or 0)
     kept = {int(number): packed for number, packed in undo.items()}
     if revision not in kept or not 0 < revision <= newest:
         return None
-    found: Undo = {
-        id_.decode(): (unpack(states[id_])[_POSITION], packed) for id_, packed in definitions.items()
-    }
+    found: Undo = {id_.decode(): (unpack(states[id_])[_POSITION], packed) for id_, packed in stored.items()}
     for number in range(newest, revision, -1):
-        for id_, before in _undo.decode(zlib.decompress(kept[number])).items():
+        for id_, before in _unpack_undo(shard.sealer, kept[number]).items():
             if before is None:
                 found.pop(id_, None)
             else:
                 found[id_] = before
-    placed = {id_: Placed(one[0], unpack_definition(one[1])) for id_, one in found.items() if one is not None}
+    placed = {
+        id_: Placed(one[0], definitions.unsealed(shard, one[1]))
+        for id_, one in found.items()
+        if one is not None
+    }
     return dict(sorted(placed.items(), key=lambda item: item[1].position))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 import re
+import socket
 import uuid
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -17,9 +20,14 @@ from redis.asyncio.client import Pipeline
 from redis.commands.core import AsyncScript
 from redis.exceptions import ResponseError
 
+from app import clock
 from app.config import Settings
 from app.keys import Keys
 from app.sealing import Sealer, parse_keys
+from app.witness import Witness
+
+if TYPE_CHECKING:
+    from app.telemetry.tracing import Traces
 
 _INCLUDE = re.compile(r"^--#include (\w+)\n", re.MULTILINE)
 
@@ -42,18 +50,50 @@ def script_source(name: str) -> str:
     return _INCLUDE.sub(lambda match: (folder / f"{match[1]}.lua").read_text(), source)
 
 
+@cache
+def script_names() -> list[str]:
+    """Every script that can be run."""
+    found = (one.name for one in (files("app.store") / "lua").iterdir())
+    return sorted(name.removesuffix(".lua") for name in found if name.endswith(".lua") and name[0] != "_")
+
+
+@cache
+def script_sha(name: str) -> str:
+    """What Redis knows a script by."""
+    return hashlib.sha1(script_source(name).encode(), usedforsecurity=False).hexdigest()
+
+
 class Shard:
-    """One shard. ``now`` is for tests: it gives the time in ms that scripts take for Redis's own."""
+    """One shard. ``now`` is for tests: it gives the time in ms that scripts take for Redis's own; ``steady``
+    gives the seconds of this process's own clock that it is held against (with ``now``: none unless given).
+    """
 
     def __init__(
-        self, redis: Redis, settings: Settings, number: int = 0, now: Callable[[], int] | None = None
+        self,
+        redis: Redis,
+        settings: Settings,
+        number: int = 0,
+        now: Callable[[], int] | None = None,
+        steady: Callable[[], float] | None = None,
     ) -> None:
         self.redis = redis
         self.settings = settings
         self.keys = Keys(number)
+        self.traces: Traces | None = None  # set where calls are traced
         self.sealer = Sealer(parse_keys(settings.encryption_keys))
+        # What is claimed is opened once, not at each execution; see `store/queue.py`.
+        self.open_again = lru_cache(maxsize=4096)(self.sealer.open)
         self._now = now
         self._taker, self._takes = uuid.uuid4().hex[:12], 0
+        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        self.witness = Witness(
+            self.name,
+            self._taker,
+            tolerance=int(settings.data_loss_tolerance_seconds * 1000),
+            max_jump=int(settings.max_clock_jump_seconds * 1000),
+            holds=settings.on_data_loss == "hold",
+            steady=steady or (clock.steady if now is None else None),
+        )
         self._scripts: dict[str, AsyncScript] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.policy = pack(
@@ -66,6 +106,7 @@ class Shard:
                 settings.keep_slots,
                 settings.max_backlog,
                 settings.keep_runs,
+                settings.max_rate,
             ]
         )
 
@@ -79,7 +120,11 @@ class Shard:
         if script is None:
             script = self._scripts[name] = self.redis.register_script(script_source(name))
         now = "" if self._now is None else self._now()
-        return await script(keys=[self.keys.root, *keys], args=[now, *args], client=client)
+        call = script(keys=[self.keys.root, *keys], args=[now, *args], client=client)
+        if self.traces is None:
+            return await call
+        with self.traces.script(name):
+            return await call
 
     async def read_together(self, pipe: Pipeline) -> list[Any]:
         """The replies to reads, all from one moment. Under maxmemory Redis refuses transactions, even of
@@ -100,7 +145,7 @@ class Shard:
         return parsed
 
     def turn(self, workspace: str) -> asyncio.Lock:
-        """Changes of a workspace's set take turns in this process; compare-and-set is for the others."""
+        """Changes of a workspace, or a part, take turns in this process; others compare and set."""
         return self._turns.setdefault(workspace, asyncio.Lock())
 
     async def take_chores(self, chores: str, at_most: int, lease_ms: int) -> tuple[list[bytes], bytes]:

@@ -9,11 +9,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from app.errors import InvalidSchedule
-from app.models import unpack_definition
+from app.errors import InvalidSchedule, SealError
 from app.schedule import schedule_of
 from app.schedule.late import judge_overdue, slots_to_hold
-from app.store.shard import Shard, pack, reply, unpack
+from app.store import definitions, witness
+from app.store.shard import Shard, pack, unpack
+from app.witness import Loss
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +33,15 @@ class Fired(Struct, frozen=True):
     made: int  # executions put into the queue or a backlog
     handled: int  # slots: these, and the missed and skipped ones
     now: int
-    next_slot: int | None  # the earliest in the due index
+    next_look: int | None  # when there is more to do: the earliest slot, or a rate lets the next execution in
     dry: list[str]  # triggers (workspace:trigger) that hold no further slot until they are refilled
 
 
 async def fire_due(shard: Shard, only: str = "") -> Fired:
-    """Turn up to ``fire_batch`` due slots into executions, of one workspace or of all."""
+    """Turn up to ``fire_batch`` due slots into executions, of one workspace or of all; none while firing is
+    held (see :mod:`app.witness`)."""
     settings = shard.settings
-    made, handled, now, next_slot, dry = await shard.run(
+    made, handled, now, next_look, dry, verdict = await shard.run(
         "fire_due",
         shard.policy,
         int(settings.lease_seconds * 1000),
@@ -47,18 +49,19 @@ async def fire_due(shard: Shard, only: str = "") -> Fired:
         int(settings.start_deadline_seconds * 1000),
         int(settings.look_ahead_seconds * 1000),
         only,
+        witness.testimony(shard),
     )
-    return Fired(made, handled, now, None if next_slot < 0 else next_slot, [one.decode() for one in dry])
-
-
-async def worker_seen(shard: Shard) -> int | None:
-    """When a worker last called, in ms; None before the first."""
-    found = await reply(shard.redis.hget(shard.keys.root, "pulse"))
-    return None if found is None else int(found)
+    witness.hear(shard, verdict, now)
+    return Fired(made, handled, now, None if next_look < 0 else next_look, [one.decode() for one in dry])
 
 
 async def refill(shard: Shard, at_most: int = 200) -> int:
-    """Compute and store further slots where the held ones run low; returns how many triggers it were."""
+    """Compute and store further slots where the held ones run low; returns how many triggers it were.
+
+    While firing is held nothing is judged: neither time nor data can be trusted.
+    """
+    if shard.witness.why:
+        return 0
     chores, _ = await shard.take_chores(shard.keys.refills, at_most, _REFILL_LEASE_MS)
     await refill_some(shard, [chore.decode() for chore in chores])
     return len(chores)
@@ -82,7 +85,10 @@ async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
             pipe.hget(of(workspace, "states"), trigger)
             pipe.zscore(of(workspace, "due"), trigger)
         found = await pipe.execute()
-    now = await shard.now_ms()
+    now = await witness.watch(shard)
+    if now is None:
+        return
+    lost = await witness.losses(shard)
     spans = {
         workspace: _spans(former, paused, now)
         for workspace, (former, paused) in zip(workspaces, found[: len(workspaces)], strict=True)
@@ -96,7 +102,7 @@ async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
         if packed is None or state is None:
             refills.append([workspace, trigger, 0, 0, [], "", [], 0])  # removed: the script drops the chore
             continue
-        one = _compute(shard, workspace, trigger, packed, unpack(state), due, now, records, spans)
+        one = _compute(shard, workspace, trigger, packed, unpack(state), due, now, records, spans, lost)
         records -= sum(len(run.slots) for run in one[6])
         refills.append(one)
     await shard.run("store_refills", shard.policy, pack(refills))
@@ -118,6 +124,7 @@ def _compute(
     now: int,
     records: int,
     all_spans: dict[str, list[tuple[int, int]]],
+    lost: Sequence[Loss],
 ) -> list[Any]:
     """The refill of one trigger as the script takes it."""
     base = state[-1] if len(state) > _HELD else int(due if due is not None else state[_AFTER])
@@ -126,7 +133,7 @@ def _compute(
     spans = all_spans[workspace]
     settings = shard.settings
     try:
-        definition = unpack_definition(packed)
+        definition = definitions.unsealed(shard, packed)
         schedule = schedule_of(definition, workspace, trigger, notes.get("anchor", 0))
         after, missed, caught = base, [], 0
         if due is None:
@@ -140,13 +147,14 @@ def _compute(
                 cap=settings.max_catch_up,
                 records=min(_RECORDS_OF_ONE, records),
                 spans=spans,
+                lost=[(loss.since, loss.until) for loss in lost],
             )
             after, missed, caught = overdue.after, overdue.missed, overdue.caught
         until = now + int(settings.look_ahead_seconds * 1000)
         slots = slots_to_hold(schedule, after, until, SLOTS_LEAST, SLOTS_MOST, spans)
-    except InvalidSchedule as problem:
+    except (InvalidSchedule, SealError) as problem:
         return [*refill, [], str(problem), [], 0]
     except Exception as problem:
-        log.exception("the slots of %s:%s can't be computed", workspace, trigger)
+        log.exception("its slots can't be computed", extra={"workspace": workspace, "trigger": trigger})
         return [*refill, [], f"{type(problem).__name__}: {problem}", [], 0]
     return [*refill, slots, "", missed, caught]

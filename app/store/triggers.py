@@ -21,12 +21,14 @@ from app.errors import (
     InvalidRequest,
     ReplaceConflict,
     RevisionConflict,
+    StoreUnavailable,
+    TooManyTriggers,
     WorkspaceErasing,
 )
-from app.models import Changes, Definition, Replaced, pack_definition, unpack_definition
+from app.models import Changes, Definition, Replaced, pack_definition
 from app.schedule import schedule_of
 from app.schedule.late import slots_to_hold
-from app.store import revisions, ticking
+from app.store import definitions, outgoing, revisions, ticking
 from app.store.shard import Shard, pack, reply, unpack
 
 T = TypeVar("T")
@@ -76,15 +78,17 @@ async def replace(
     The new set is prepared in small steps beside the live one, then swapped in by one short script.
 
     Raises :class:`RevisionConflict` when the set is not at ``if_revision``, :class:`ConfirmationRequired`
-    when more of it would go than the settings allow, :class:`InvalidRequest` for a new one-off in the past
-    (but not with the action ``rollback``), and :class:`ReplaceConflict` when other changes keep coming
-    between.
+    when more of it would go than the settings allow, :class:`TooManyTriggers` when there
+    would be more than they allow, :class:`InvalidRequest` for a new one-off in the past (but not
+    with the action ``rollback``), and :class:`ReplaceConflict` when other changes keep coming between.
     """
-    packed = [pack_definition(definition) for _, definition in triggers]
+    plain = [pack_definition(definition) for _, definition in triggers]
     keep = shard.settings.keep_revisions
     for _ in range(_TRIES):
         serial = await shard.run("take_serial")
         base, revision, old_size = await _base(shard, workspace, if_revision)
+        check_size(shard, len(triggers), old_size)
+        packed = await definitions.to_store(shard, workspace, [id_ for id_, _ in triggers], plain)
         entries = await _entries(shard, workspace, triggers, packed, action == "rollback", in_set=True)
         for position, entry in enumerate(entries):
             entry[1] = position
@@ -123,7 +127,7 @@ async def replace(
         )
         head = revisions.pack_head(await shard.now_ms(), action, len(triggers), made, counts["moved"])
         arguments = [workspace, serial, base, len(triggers), kept, int(bool(undo)), with_slots]
-        arguments += [head, await asyncio.to_thread(revisions.pack_undo, undo), keep]
+        arguments += [head, await asyncio.to_thread(revisions.pack_undo, shard.sealer, undo), keep]
         status, fire_first = b"again", True
         while status in (b"again", b"due"):
             status, revision, old_size = await shard.run("swap_triggers", *arguments, int(fire_first))
@@ -167,15 +171,17 @@ async def edit(
         wanted = dict(change(current))
         deletes = [id_ for id_, one in wanted.items() if one is None and current[id_] is not None]
         puts = [(id_, one) for id_, one in wanted.items() if one is not None]
-        packed = [pack_definition(definition) for _, definition in puts]
+        plain = [pack_definition(definition) for _, definition in puts]
+        packed = await definitions.to_store(shard, workspace, [id_ for id_, _ in puts], plain)
         entries = await _entries(shard, workspace, puts, packed, action == "rollback", in_set=False)
         undo = await _undo_of(shard, workspace, [*deletes, *(id_ for id_, _ in puts)])
         made = _changes_of(current, wanted, old_size)
         size = old_size + made.created - made.deleted
+        check_size(shard, size, old_size)
         arguments = [shard.policy, workspace, serial, base, pack(deletes), pack(entries)]
         arguments += [
             revisions.pack_head(await shard.now_ms(), action, size, made, 0),
-            revisions.pack_undo(undo),
+            revisions.pack_undo(shard.sealer, undo),
         ]
         answer = await shard.run("edit_triggers", *arguments, keep, int(fire_first), *packed)
         status = answer[0]
@@ -194,8 +200,9 @@ async def edit(
 async def fire_before(shard: Shard, workspace: str) -> bool:
     """Fire what is due of a workspace: what was due before a change is accounted for as it was before.
 
-    False when that can't be done: memory is full, or slots fall due faster than they are fired. A change goes
-    in all the same.
+    False when that can't be done: memory is full, firing is held because Redis lost data, or slots fall due
+    faster than they are fired. A change goes in all the same. While Redis's clock is in question it does
+    not, for its slots would be counted from a wrong time: raises :class:`StoreUnavailable`.
     """
     for _ in range(_FIRE_ROUNDS):
         try:
@@ -205,6 +212,10 @@ async def fire_before(shard: Shard, workspace: str) -> bool:
         except ResponseError as error:
             if "maxmemory" not in str(error):
                 raise
+            return False
+        if shard.witness.why == "clock_jump":
+            raise StoreUnavailable("Redis's clock has jumped, and firing is held: GET /api/system says more.")
+        if shard.witness.why:
             return False
         if not fired.handled and not waiting:
             return True
@@ -223,14 +234,15 @@ async def _some_dry(shard: Shard, workspace: str) -> list[str]:
 
 async def read_definitions(shard: Shard, workspace: str, ids: Sequence[str]) -> list[Definition | None]:
     """The stored definitions of some triggers, None where there is none."""
-    if not ids:
-        return []
-    found = await reply(shard.redis.hmget(shard.keys.of(workspace, "definitions"), list(ids)))
-    return [None if packed is None else unpack_definition(packed) for packed in found]
+    found = await definitions.read_stored(shard, workspace, ids)
+    return [None if stored is None else definitions.unsealed(shard, stored) for stored in found]
 
 
 async def _base(shard: Shard, workspace: str, if_revision: int | None) -> tuple[str, int, int]:
-    """The serial of the last change, the revision, and the size of the set."""
+    """The serial of the last change, the revision, and the size of the set.
+
+    Raises :class:`RevisionConflict`.
+    """
     async with shard.redis.pipeline(transaction=False) as pipe:
         pipe.hmget(shard.keys.of(workspace, "meta"), ["serial", "revision"])
         pipe.hlen(shard.keys.of(workspace, "definitions"))
@@ -239,6 +251,15 @@ async def _base(shard: Shard, workspace: str, if_revision: int | None) -> tuple[
     if if_revision is not None:
         check_revision(revision, if_revision)
     return (serial or b"0").decode(), revision, size
+
+
+def check_size(shard: Shard, size: int, before: int) -> None:
+    """Raise :class:`TooManyTriggers` where a set grows beyond what it may hold; a larger one may shrink."""
+    most = shard.settings.max_triggers
+    if size > max(most, before):
+        raise TooManyTriggers(
+            f"The set would hold {size} triggers, and may hold {most} (CRONSPACE_MAX_TRIGGERS)."
+        )
 
 
 def check_revision(revision: int, wanted: int) -> None:
@@ -264,6 +285,7 @@ async def _entries(
     anchors = await _anchors(shard, workspace, intervals)
     if not any_at:
         await check_past(shard, workspace, triggers, now, in_set=in_set)
+    await outgoing.check_secrets(shard, workspace, triggers, in_set=in_set)
     slots = _FirstSlots(workspace, now, int(shard.settings.look_ahead_seconds * 1000))
 
     def build() -> list[list[Any]]:
@@ -365,8 +387,8 @@ async def _undo_of(shard: Shard, workspace: str, ids: Sequence[str]) -> revision
         async with shard.redis.pipeline(transaction=False) as pipe:
             pipe.hmget(shard.keys.of(workspace, "definitions"), some)
             pipe.hmget(shard.keys.of(workspace, "states"), some)
-            definitions, states = await pipe.execute()
-        for id_, definition, state in zip(some, definitions, states, strict=True):
+            stored, states = await pipe.execute()
+        for id_, definition, state in zip(some, stored, states, strict=True):
             undo[id_] = None if definition is None else (unpack(state)[_POSITION], definition)
     return undo
 

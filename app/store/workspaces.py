@@ -17,11 +17,12 @@ from app.store.shard import Shard, reply, unpack
 class WorkspaceSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a workspace sets for itself; None: as the deployment has it.
 
-    The first four go for what is there at once; the zone, the time-out and the retries are filled in when a
+    The first five go for what is there at once; the zone, the time-out and the retries are filled in when a
     trigger is stored that leaves them out.
     """
 
     max_concurrency: int | None = None
+    max_rate: float | None = None
     keep_succeeded_seconds: int | None = None
     keep_succeeded: int | None = None
     keep_failed: int | None = None

@@ -6,10 +6,12 @@ import time
 
 from app.keys import FINISHED_STATES, Keys
 from bench.due import Due, find_faults, load_in_time, make_due, one_pattern
-from bench.lab import BenchError, Lab, RedisServer
+from bench.lab import Lab
 from bench.load import same_sets, store, store_due
 from bench.result import Context, Figure, Row
 from bench.sides import BullMQ, Ours
+from lab.lab import RedisServer
+from lab.processes import LabError
 
 PATTERN, URL = "0 */2 * * *", "https://api.example.com"
 _SETTLE_SECONDS = 60.0
@@ -81,7 +83,7 @@ def execution_bytes(workspaces: int, each: int, small: bool) -> tuple[float, int
         dues = load_in_time(3.0 if small else Ours.lead, load)
         # Before the worker is there: its connections' buffers are gone as well when it is measured again.
         before = redis.used_memory()
-        worker = lab.worker(redis, 50)
+        worker = lab.worker(redis.url, 50)
         arrivals = target.wait_for(count, 60)
         kept = wait_until_finished(redis, workspaces, count)
         # The claim that a worker could repeat, and its connections, are no part of an execution.
@@ -102,4 +104,4 @@ def wait_until_finished(redis: RedisServer, workspaces: int, count: int) -> int:
         if kept >= count and not redis.client.zcard(keys.queue):
             return int(kept)
         time.sleep(0.1)
-    raise BenchError(f"{kept} of {count} executions have ended")
+    raise LabError(f"{kept} of {count} executions have ended")

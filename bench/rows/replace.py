@@ -8,8 +8,9 @@ import time
 from statistics import median
 
 from bench.due import HEADERS
-from bench.lab import BenchError, Lab
+from bench.lab import Lab
 from bench.result import Context, Figure, Row
+from lab.processes import LabError
 
 EXPRESSIONS = 50
 
@@ -19,7 +20,7 @@ def run(context: Context) -> Row:
     count, rounds = (50, 3) if context.small else (1000, 20)
     took = []
     with Lab() as lab:
-        port = lab.api(lab.redis())
+        port = lab.api(lab.redis().url).port
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         try:
             replace(client, body(count, -1), "created", count)
@@ -64,11 +65,11 @@ def body(count: int, round_: int) -> bytes:
 
 
 def replace(client: http.client.HTTPConnection, content: bytes, change: str, count: int) -> bytes:
-    """Send one replace; raises :class:`BenchError` unless it made that change to ``count`` triggers."""
+    """Send one replace; raises :class:`LabError` unless it made that change to ``count`` triggers."""
     headers = {"content-type": "application/json"}
     client.request("POST", "/api/workspaces/bench/triggers", content, headers)
     response = client.getresponse()
     answer = response.read()
     if response.status >= 300 or json.loads(answer)["changes"][change] != count:
-        raise BenchError(f"a replace was answered {response.status}: {answer[:500]!r}")
+        raise LabError(f"a replace was answered {response.status}: {answer[:500]!r}")
     return answer

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from statistics import median
 
 from bench.due import Due, make_due, one_pattern
-from bench.lab import Lab, RedisServer
+from bench.lab import Lab
 from bench.load import same_sets, store
 from bench.result import Context, Figure, Row
 from bench.sides import Ours, fire
+from lab.lab import RedisServer
 
 PLACES = 50
 

@@ -49,7 +49,7 @@ def rate(workers: int, count: int, lead: float) -> tuple[float, bool]:
 
         dues = load_in_time(lead, load)
         for _ in range(workers):
-            lab.worker(redis, PLACES, CRONSPACE_MAX_CONCURRENCY="0")
+            lab.worker(redis.url, PLACES, CRONSPACE_MAX_CONCURRENCY="0")
         arrivals = target.wait_for(count, 90)
     burst = Burst(arrivals, dues, dues[0].slot - DELAY)
     return burst.rate(), not any(find_faults(arrivals, dues))

@@ -24,6 +24,7 @@ local function place(workspace, id, args, ready)
     admit(workspace, id, whole(ready))
   else
     redis.call('ZADD', of(workspace, 'backlog'), whole(ready), id)
+    note_rate(workspace)
   end
 end
 

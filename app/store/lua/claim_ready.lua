@@ -5,15 +5,20 @@
 -- after a silence in which nobody could renew (Redis was away): first the living report. What comes back to
 -- its own worker is a renewal.
 -- What is void is ended here: its trigger was removed. What waited elsewhere needs a free place again.
--- What is sent at most once is not taken over: whether it was sent is unknown, and it fails.
+-- What is sent at most once is not taken over, nor sent when it was open before Redis lost something: whether it
+-- was sent is unknown, and it fails.
+-- Nothing is claimed while the data or the clock is not as the caller saw it last.
 -- When no live execution is ready any more, caught-up ones are: of each workspace in turn, into free places.
 -- Safe to run twice: the same worker and number get the same executions again.
 -- KEYS: the shard's root
--- ARGV: now, policy, worker, number, executions at most, lease ms, takeovers at most
--- RETURNS: time of the call ms, earliest score that remains in the queue ms (-1: none), then for each
---          execution: id, arq job, definition, anchor of its interval ms, token
+-- ARGV: now, policy, worker, number, executions at most, lease ms, takeovers at most, what the
+--       caller saw (see _witness.lua)
+-- RETURNS: time of the call ms, when the next may be ready ms (the earliest score that remains in the queue, or
+--          a rate lets a caught-up one in; -1: none), the verdict (see _witness.lua), an array of those of the
+--          executions' workspaces that have a version of `outgoing`, each with it, then for each execution: id, arq job, definition, anchor of its interval ms, token
 --#include _keys
 --#include _pulse
+--#include _witness
 --#include _admit
 --#include _count
 --#include _line
@@ -29,9 +34,18 @@ local lease_end = whole(now + lease)
 go_on_when_full()
 local takeover_after = note_pulse(lease)
 
-local reply, taken = { now, -1 }, {}
+local seen = ARGV[8]
+local verdict = check_witness(seen)
+if verdict[1] ~= '' then
+  return { now, -1, verdict, {} }
+end
 
-local function give(id, job, definition, state)
+local versions = {} -- of `outgoing`, of the workspaces of what is given
+local reply, taken = { now, -1, verdict, versions }, {}
+local senders = {} -- workspaces of what is given
+
+local function give(workspace, id, job, definition, state)
+  senders[workspace] = true
   reply[#reply + 1] = id
   reply[#reply + 1] = job
   reply[#reply + 1] = definition
@@ -41,9 +55,11 @@ local function give(id, job, definition, state)
 end
 
 local LOST = 'the worker was lost; whether the request arrived is unknown'
+local FORGOTTEN = 'Redis lost what it knew of some time; whether the request was sent in it is unknown'
 
 -- Deal with the attempt that was lost with its worker. Returns the job as it is now; nil when that was the end.
 local function take_over(id, job, owner, once)
+  count_total('takeovers')
   if once then
     end_execution(id, job, 'failed', 'unknown_outcome', cut_attempt(job, owner, 'unknown_outcome', LOST))
     return nil
@@ -56,6 +72,7 @@ local function take_over(id, job, owner, once)
     end_execution(id, job, 'failed', 'worker_lost', attempts)
     return nil
   end
+  count_rate(job.a[1])
   local packed = pack_job(#attempts, job.a, attempts, job.et)
   redis.call('SET', job_key(id), packed)
   job.k.attempts = attempts
@@ -93,6 +110,12 @@ local function try_claim(id, packed, owner)
       return
     end
   end
+  if not own and once(job, state) and outlived_loss(job.et) then
+    local attempts = job.k.attempts or {}
+    attempts[#attempts + 1] = { now, 0, 0, 'unknown_outcome', FORGOTTEN, '', '' }
+    end_execution(id, job, 'failed', 'unknown_outcome', attempts)
+    return
+  end
   local definition = is_alive and request_of(id, job)
   if not definition then
     end_execution(id, job, 'cancelled', 'trigger_removed', job.k.attempts or {})
@@ -107,14 +130,15 @@ local function try_claim(id, packed, owner)
       return
     end
     redis.call('ZREM', of(workspace, 'late'), id)
-    redis.call('ZADD', admitted, whole(now), id)
+    take_place(workspace, id)
   end
   redis.call('SET', owner_key(id), token .. '|' .. whole(now))
   redis.call('ZADD', queue_key, lease_end, tag .. id)
-  give(id, packed, definition, state)
+  give(workspace, id, packed, definition, state)
 end
 
 local WORKSPACES_AT_ONCE = 32
+local late_opens -- when a rate lets in the next caught-up execution, ms
 
 -- Claim caught-up executions; a workspace that had its turn goes to the end. Those that are void count, too: a
 -- call ends no more of them than it may claim.
@@ -133,6 +157,10 @@ local function claim_late()
     end
     if redis.call('EXISTS', late) == 1 then
       redis.call('ZADD', late_key, whole(now), workspace)
+      local own = policy_of(workspace)
+      if not is_open(own) then
+        late_opens = math.min(late_opens or math.huge, math.ceil(own.opens))
+      end
     else
       redis.call('ZREM', late_key, workspace)
     end
@@ -151,7 +179,7 @@ if saved and saved[1] == number then
       local definition = is_alive and request_of(id, job)
       if definition then
         redis.call('ZADD', queue_key, 'XX', lease_end, tag .. id)
-        give(id, packed, definition, state)
+        give(workspace, id, packed, definition, state)
       end
     end
   end
@@ -179,7 +207,26 @@ elseif limit > 0 then
   redis.call('SET', saved_key, cmsgpack.pack({ number, taken }), 'PX', math.ceil(lease))
 end
 
+-- The versions of what the workspaces' requests go out with; most have none.
+local function note_outgoing()
+  local names = {}
+  for workspace in pairs(senders) do
+    names[#names + 1] = workspace
+  end
+  if #names == 0 or redis.call('EXISTS', outgoing_key) == 0 then
+    return
+  end
+  for index, version in ipairs(redis.call('ZMSCORE', outgoing_key, unpack(names))) do
+    if version then
+      table.insert(versions, names[index])
+      table.insert(versions, version)
+    end
+  end
+end
+
 settle_call()
+note_outgoing()
 local first = redis.call('ZRANGE', queue_key, 0, 0, 'WITHSCORES')
-reply[2] = tonumber(first[2] or -1)
+local next_ready = math.min(tonumber(first[2] or math.huge), late_opens or math.huge)
+reply[2] = next_ready < math.huge and next_ready or -1
 return reply

@@ -17,10 +17,10 @@ end
 -- Everything but the executions; a worker that claims one of those meanwhile writes some of it again.
 local function forget()
   for _, part in ipairs({ 'definitions', 'states', 'due', 'dry', 'finished', 'disabled', 'errors', 'pauses',
-    'exceptions', 'last', 'recent', 'revisions', 'undo', 'audit' }) do
+    'exceptions', 'last', 'recent', 'revisions', 'undo', 'audit', 'outgoing' }) do
     redis.call('UNLINK', of(workspace, part))
   end
-  for _, index in ipairs({ due_key, clears_key, trims_key, late_key, prefix .. 'workspaces' }) do
+  for _, index in ipairs({ outgoing_key, due_key, clears_key, trims_key, late_key, paced_key, prefix .. 'workspaces' }) do
     redis.call('ZREM', index, workspace)
   end
 end

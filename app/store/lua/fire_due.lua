@@ -4,14 +4,19 @@
 -- holds. A trigger that holds none leaves the index and waits in `refills`. So does one whose slot is found
 -- too late: what becomes of such slots is worked out there.
 -- Every due workspace gets an equal share of a call, so that a large one does not hold up the others.
+-- Where a workspace's rate lets the next of its backlog in, that is done here, too.
 -- Safe to run twice: a slot is handled when it is in the due index, and leaves it here.
+-- What was sent at most once, and may have been in a time that Redis lost, is recorded as missed.
+-- Nothing is fired while the data or the clock is not as the caller saw it last.
 -- KEYS: the shard's root
 -- ARGV: now, policy, lease ms, slots per call, start deadline ms, look-ahead ms, the only workspace to look at
---       ('' for all)
--- RETURNS: executions made, slots handled, time of the call ms, earliest slot that remains ms (-1: none),
---          the triggers (workspace:trigger) that ran dry
+--       ('' for all), what the caller saw (see _witness.lua)
+-- RETURNS: executions made, slots handled, time of the call ms, when there is more to do ms (the earliest slot
+--          that remains, or a rate lets the next in; -1: nothing), the triggers (workspace:trigger) that ran
+--          dry, the verdict (see _witness.lua)
 --#include _keys
 --#include _pulse
+--#include _witness
 --#include _admit
 --#include _count
 --#include _line
@@ -25,9 +30,16 @@ if only == '' then
   note_pulse(lease)
 end
 
+local seen = ARGV[8]
+local verdict = check_witness(seen)
+if verdict[1] ~= '' then
+  return { 0, 0, now, -1, {}, verdict }
+end
+
+local PACED_AT_ONCE, PACED_EACH = 100, 20 -- workspaces; ms: so often they are looked at
 local WORKSPACES_AT_ONCE = 16 -- each has its cost; the next call takes the others
 
-local made, handled, ran_dry = 0, 0, {}
+local made, handled, let_in, ran_dry = 0, 0, 0, {}
 local jobs, queued = {}, {}
 local now_text = whole(now)
 
@@ -55,7 +67,8 @@ local function fire_workspace(workspace, share)
 
   -- The usual case, with few commands: a slot in time whose trigger has no rules.
   local function fire_plain(trigger, slot, id, args)
-    if backlog_count == 0 and (limit == 0 or admitted_count < limit) then
+    if backlog_count == 0 and (limit == 0 or admitted_count < limit) and is_open(own_policy) then
+      count_rate(workspace)
       admitted_count = admitted_count + 1
       admitted[#admitted + 1], admitted[#admitted + 2] = now_text, id
       queued[#queued + 1], queued[#queued + 2] = whole(slot), tag .. id
@@ -97,6 +110,10 @@ local function fire_workspace(workspace, share)
       return fire_plain(trigger, slot, id, args)
     end
     rules = rules or {}
+    if rules.once and in_lost_span(slot) then
+      end_execution(id, { a = args, et = now }, 'missed', 'data_loss', {})
+      return false
+    end
     if caught_up then
       args[5] = 'c'
     end
@@ -193,9 +210,23 @@ local function fire_workspace(workspace, share)
   end
   write_gathered()
   if backlog_count > 0 and (limit == 0 or admitted_count < limit) then
-    admit_next(workspace) -- nothing is left waiting beside a free place, whatever left it so
+    let_in = let_in + admit_next(workspace) -- nothing is left waiting beside a free place, whatever left it so
   end
   index_workspace(workspace)
+end
+
+-- Let the next in where rates do so by now. A time beyond the latest one is from before the clock went back.
+local any_paced = redis.call('EXISTS', paced_key) == 1
+if only == '' and any_paced then
+  for _, range in ipairs({ { '-inf', now_text }, { '(' .. whole(now + LOOKED_AT_AFTER), '+inf' } }) do
+    local paced = redis.call('ZRANGEBYSCORE', paced_key, range[1], range[2], 'LIMIT', 0, PACED_AT_ONCE)
+    for _, workspace in ipairs(paced) do
+      let_in = let_in + admit_next(workspace)
+      if not noted[workspace] then
+        redis.call('ZREM', paced_key, workspace)
+      end
+    end
+  end
 end
 
 local workspaces = { only }
@@ -215,9 +246,14 @@ end
 if #queued > 0 then
   redis.call('ZADD', queue_key, unpack(queued))
 end
-if made > 0 then
+if made + let_in > 0 then
   redis.call('PUBLISH', wake_channel, 'fired')
 end
 settle_call()
-local first = redis.call('ZRANGE', due_key, 0, 0, 'WITHSCORES')
-return { made, handled, now, tonumber(first[2] or -1), ran_dry }
+local first = tonumber(redis.call('ZRANGE', due_key, 0, 0, 'WITHSCORES')[2] or math.huge)
+local next_look = first
+if any_paced or next(noted) then
+  local paced = tonumber(redis.call('ZRANGE', paced_key, 0, 0, 'WITHSCORES')[2] or math.huge)
+  next_look = math.min(first, math.max(paced, now + PACED_EACH))
+end
+return { made, handled, now, next_look < math.huge and next_look or -1, ran_dry, verdict }

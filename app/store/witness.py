@@ -1,0 +1,138 @@
+"""The witness at work: noticing that Redis lost data or that its clock jumped, and going on after it.
+
+What is compared, and why, is in :mod:`app.witness`.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from app.clock import rfc3339
+from app.store.shard import Shard, pack, reply, unpack
+from app.witness import HoldKind, Loss, Verdict
+
+log = logging.getLogger(__name__)
+
+_STEP = 1000  # entries a script call
+
+_loss = msgspec.msgpack.Decoder(Loss)
+_losses = msgspec.msgpack.Decoder(list[Loss])
+
+
+class Hold(Struct, frozen=True):
+    """Why nothing is fired or claimed."""
+
+    kind: HoldKind
+    since: int  # ms
+    noticed_by: str
+    detail: str  # for people
+
+
+class Status(Struct, frozen=True):
+    """How the data and the clock stand. Times are ms, by Redis's clock."""
+
+    now: int
+    epoch: str | None  # None: no process has called yet
+    beat: int | None  # the last sign of life of any process
+    worker_seen: int | None
+    holds: list[Hold]
+    losses: list[Loss]  # oldest first
+
+    @property
+    def firing(self) -> bool:
+        """Whether due slots are fired, and ready executions claimed."""
+        return not self.holds
+
+
+def testimony(shard: Shard) -> bytes:
+    """What this process saw last, as the scripts take it."""
+    return pack(shard.witness.testify())
+
+
+def hear(shard: Shard, found: list[Any], now: int) -> None:
+    """Take in the verdict of a script that ran at ``now``; say so in the log when it has changed."""
+    why, own, epoch, beat, term, packed = found
+    loss = _loss.decode(packed) if packed else None
+    verdict = Verdict(why.decode(), bool(own), epoch.decode(), beat.decode(), term, loss)
+    before = shard.witness.why
+    shard.witness.hear(verdict, now)
+    if loss is not None:
+        log.log(logging.CRITICAL if loss.held or not loss.since else logging.WARNING, "%s", told_loss(loss))
+    if verdict.why and verdict.why != before:
+        log.critical(
+            "nothing is fired or claimed (%s): GET /api/system says why, POST /api/system/resume goes on",
+            verdict.why,
+        )
+    elif before and not verdict.why:
+        log.warning("firing goes on")
+
+
+async def watch(shard: Shard) -> int | None:
+    """Look whether all is as this process saw it last. Redis's clock in ms; None while firing is held."""
+    now, found = await shard.run("watch", testimony(shard))
+    hear(shard, found, now)
+    return None if shard.witness.why else now
+
+
+async def losses(shard: Shard) -> list[Loss]:
+    """What Redis lost, oldest first; the last ones."""
+    (packed,) = await reply(shard.redis.hmget(shard.keys.root, ["losses"]))
+    return _losses.decode(packed) if packed else []
+
+
+async def status(shard: Shard) -> Status:
+    """How the data and the clock stand: why firing is held, and what was lost so far."""
+    fields = ["epoch", "beat", "pulse", "held_by_loss", "held_by_clock", "losses"]
+    found = await reply(shard.redis.hmget(shard.keys.root, fields))
+    epoch, beat, pulse, by_loss, by_clock, lost = found
+    holds = []
+    if by_loss:
+        since, who, begin, end = unpack(by_loss)
+        holds.append(Hold("data_loss", since, who, _told_span(begin, end)))
+    if by_clock:
+        since, who, jump, _ = unpack(by_clock)
+        holds.append(Hold("clock_jump", since, who, _told_jump(jump)))
+    return Status(
+        now=await shard.now_ms(),
+        epoch=epoch.decode() if epoch else None,
+        beat=int(beat.partition(b"-")[0]) if beat else None,
+        worker_seen=int(pulse) if pulse else None,
+        holds=holds,
+        losses=_losses.decode(lost) if lost else [],
+    )
+
+
+async def resume(shard: Shard) -> bool:
+    """Accept what was lost and the time that Redis's clock shows; whether anything was held."""
+    held = await shard.run("resume_firing", uuid.uuid4().hex[:12])
+    if held == b"clock":
+        await rebase(shard)
+    return bool(held != b"nothing")
+
+
+async def rebase(shard: Shard) -> None:
+    """After a clock was wrong: nothing waits for a time that it showed."""
+    cursor: str | bytes = "0"
+    while cursor != b"done":
+        cursor = await shard.run("rebase_times", int(shard.settings.lease_seconds * 1000), cursor, _STEP)
+
+
+def told_loss(loss: Loss) -> str:
+    """A loss in words."""
+    return f"{_told_span(loss.since, loss.until)} Noticed by {loss.who}."
+
+
+def _told_span(begin: int, end: int) -> str:
+    if not begin:
+        return f"Redis was emptied or replaced: nothing is left of what it held until {rfc3339(end)}."
+    return f"Redis was rolled back: what it did between {rfc3339(begin)} and {rfc3339(end)} is lost."
+
+
+def _told_jump(jump: int) -> str:
+    way = "ahead of" if jump > 0 else "behind"
+    return f"Redis's clock jumped: it is {abs(jump) / 1000:.1f} s {way} the time that passed."

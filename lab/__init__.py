@@ -1,0 +1,1 @@
+"""Real processes on this machine, for the benchmark and the chaos suite."""
