@@ -108,18 +108,7 @@ def _changed_nothing(answer: msgspec.Struct) -> bool:
 
 
 def _plain(text: msgspec.Raw) -> Any:
-    return _storable(msgspec.json.decode(text))
-
-
-def _storable(value: Any) -> Any:
-    """The same, with text in the place of integers that have no form where it is stored."""
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return str(value) if abs(value) < 10**1000 else "(a very large number)"
-    if isinstance(value, list):
-        return [_storable(one) for one in value]
-    if isinstance(value, dict):
-        return {name: _storable(one) for name, one in value.items()}
-    return value
+    return msgspec.json.decode(text)
 
 
 def _short(value: Any) -> Any:
