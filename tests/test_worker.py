@@ -342,10 +342,10 @@ async def test_an_execution_whose_lease_lapsed_is_not_sent(make_shard: ShardFact
         await eventually(fired)
         worker = Worker(shard, Transport(4096, 1 << 20, 10))
         claim = await queue.claim(shard, "w", 1, 1)
-        worker._start(claim.executions[0], time.monotonic() - 0.001, worker._outgoing.usual)
+        worker.sender.start(claim.executions[0], time.monotonic() - 0.001, worker._outgoing.usual)
         await asyncio.gather(*worker.tasks.values())
         assert target.received == []
-        assert worker._ended == []
+        assert worker.sender.ended == []
         await worker._transport.aclose()
 
 
