@@ -36,6 +36,7 @@ from app.store.replicas import Replicas
 from app.store.shard import pack, unpack
 from workers import delivery
 from workers.account import Account
+from workers.duty import Duty
 from workers.hosts import HostPlaces
 from workers.outgoing import OutgoingCache
 from workers.places import Places
@@ -119,7 +120,8 @@ class Worker(arq.Worker):
         )
         self.tasks = self.sender.tasks  # arq's name for what runs
         self._memory = Memory(shard)
-        self.witness = self._loop("witness", self._memory.once)
+        self.witness = self._loop("witness", self.watch)
+        self.duty = Duty()
         self._stop = asyncio.Event()
 
     def _loop(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
@@ -211,18 +213,22 @@ class Worker(arq.Worker):
         if fired.handled and self._next_look is not None:
             self._lag = max(self._lag, fired.now - self._next_look)
         self._next_look = fired.next_look
+        if fired.handled:
+            self.duty.found()
         if fired.made:
             self.claimer.wake()
         if fired.dry:
             self.refiller.wake()
         if fired.next_look is None:
-            return self.settings.poll_seconds
-        return min(max(fired.next_look - fired.now, 0) / 1000, self.settings.poll_seconds)
+            return self.duty.pause(self.settings.poll_seconds)
+        ahead = max(fired.next_look - fired.now, 0) / 1000
+        return self.duty.pause(min(ahead, self.settings.poll_seconds))
 
     async def refill(self) -> float:
         """Compute slots for triggers that run low."""
         if not await ticking.refill(self._shard):
-            return self.settings.poll_seconds
+            return self.duty.pause(self.settings.poll_seconds)
+        self.duty.found()
         self.ticker.wake()
         return 0
 
@@ -233,8 +239,7 @@ class Worker(arq.Worker):
             await asyncio.sleep(0)  # what else ends in this round of the loop comes along
         asked = min(places.free, self.settings.claim_batch)
         if asked <= 0:
-            places.wake_when_free(self.claimer.wake)
-            return self.settings.poll_seconds
+            return await self._wait_for_place()
         begun = time.monotonic()
         since = await self._replicas.history()
         with places.reserve(asked):  # from the other shards' claims
@@ -256,12 +261,21 @@ class Worker(arq.Worker):
             self.sender.start(execution, until, with_it, confirmation)
         if len(executions) < len(claim.executions):
             return 0  # others may take the places of those that wait for their hosts
+        if claim.executions:
+            self.duty.found()
         if claim.next_ready is None:
-            return self.settings.poll_seconds
+            return self.duty.pause(self.settings.poll_seconds)
         if claim.next_ready <= claim.now and places.free <= 0:
-            places.wake_when_free(self.claimer.wake)
-            return self.settings.poll_seconds
-        return min(max(claim.next_ready - claim.now, 0) / 1000, self.settings.poll_seconds)
+            return await self._wait_for_place()
+        ahead = max(claim.next_ready - claim.now, 0) / 1000
+        return self.duty.pause(min(ahead, self.settings.poll_seconds))
+
+    async def _wait_for_place(self) -> float:
+        """Be woken when a place is free; others may have some now. Returns the seconds to sleep."""
+        self._places.wake_when_free(self.claimer.wake)
+        if self.duty.may_call():
+            await self._shard.call_workers()
+        return self.settings.poll_seconds
 
     async def finish(self) -> float:
         """Record what ended; what can't be recorded now is kept for the next round."""
@@ -312,7 +326,11 @@ class Worker(arq.Worker):
         cleared = await upkeep.clear_removed(self._shard)
         trimmed = await upkeep.trim_finished(self._shard)
         erased = await upkeep.finish_erasing(self._shard)
-        return 0 if cleared or trimmed or erased else _JANITOR_SECONDS
+        return 0 if cleared or trimmed or erased else self.duty.pause(_JANITOR_SECONDS)
+
+    async def watch(self) -> float:
+        """Look whether Redis has lost anything."""
+        return self.duty.pause(await self._memory.once())
 
     async def listen(self) -> float:
         """Wait for notifications; without them everything still happens, at the next poll."""
@@ -332,14 +350,18 @@ class Worker(arq.Worker):
                 if message["type"] == "pong":
                     continue
                 what, _, execution = message["data"].decode().partition(" ")
-                if what == "replaced":
+                if what == "cancel":
+                    self.sender.abort(execution)
+                elif what == "more":
+                    self.claimer.wake()
+                elif not self.duty.is_on:
+                    continue
+                elif what == "replaced":
                     self.ticker.wake()
                     self.refiller.wake()
                     self.janitor.wake()
                 elif what == "paced":
                     self.ticker.wake()
-                elif what == "cancel":
-                    self.sender.abort(execution)
                 else:
                     self.claimer.wake()
 
@@ -356,8 +378,9 @@ class Worker(arq.Worker):
             tick_lag=self._lag,
         )
         self._lag = 0
-        await workers.note(self._shard, self.account.process, facts)
-        await self.record_health()
+        self.duty.told(*await workers.note(self._shard, self.account.process, facts))
+        if self.duty.is_on:
+            await self.record_health()
         return workers.HEARTBEAT_SECONDS
 
     async def _enter_hosts(self, claimed: list[Claimed]) -> list[Claimed]:
