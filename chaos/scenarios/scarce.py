@@ -37,7 +37,7 @@ def crowded(short: bool) -> Outcome:
         rig.redis.client.client_kill_filter(_type="pubsub", skipme=True)
         return lambda: rig.redis.client.config_set("maxclients", 10_000)
 
-    return _scarce(short, begin, "Redis can't be reached")
+    return _scarce(short, begin, "maxclients")
 
 
 def _scarce(short: bool, begin: Callable[[Rig], Callable[[], None]], told: str) -> Outcome:
