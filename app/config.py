@@ -36,6 +36,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 3000
     log_level: str = "INFO"
+    log_format: str = "auto"
+    statistics_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    metrics: str = "public"
+    metrics_workspaces: Annotated[int, Meta(ge=0, le=1000)] = 0
+    traces: bool = False
     echo: bool = False
 
     auth: str = ""
@@ -138,6 +143,27 @@ HELP: dict[str, tuple[str, str]] = {
     "host": ("CRONSPACE_HOST", "Address that the API listens on; 0.0.0.0 for all"),
     "port": ("PORT", "Port of the API; 0 takes a free one"),
     "log_level": ("CRONSPACE_LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+    "log_format": (
+        "CRONSPACE_LOG_FORMAT",
+        "json (an object a line), text, or auto: text in a terminal, json elsewhere",
+    ),
+    "statistics_seconds": (
+        "CRONSPACE_STATISTICS_SECONDS",
+        "How often a worker logs what it did (checks, executions, failures, last times); 0: never",
+    ),
+    "metrics": (
+        "CRONSPACE_METRICS",
+        "Who may see /metrics of API and workers: public, authenticated (who may call the API and see all"
+        " workspaces; of a worker: API keys) or off",
+    ),
+    "metrics_workspaces": (
+        "CRONSPACE_METRICS_WORKSPACES",
+        "How many workspaces, the first by id, have figures of their own in /metrics; 0: none",
+    ),
+    "traces": (
+        "CRONSPACE_TRACES",
+        "Export OpenTelemetry traces, as the OTEL_* variables say; needs `pip install cronspace[otel]`",
+    ),
     "echo": ("CRONSPACE_ECHO", "Serve /echo, which answers with the request it got: a target to try things"),
     "auth": (
         "CRONSPACE_AUTH",
@@ -332,6 +358,8 @@ CHOICES = {
     "auth": ("", "tokens", "jwt", "none"),
     "docs": ("public", "authenticated", "off"),
     "on_data_loss": ("hold", "continue"),
+    "metrics": ("public", "authenticated", "off"),
+    "log_format": ("auto", "json", "text"),
 }
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 

@@ -64,6 +64,14 @@ class Keys:
         self.erases = f"{self.prefix}erases"  # workspace that is being erased
         # ZSET: workspace → version of what its requests go out with beside its triggers, if anything
         self.outgoing = f"{self.prefix}outgoing"
+        # HASH: what happened since ever, over all workspaces → how often: due, each final state (with its
+        # reason), takeovers
+        self.totals = f"{self.prefix}totals"
+        # ZSET: worker → its last heartbeat, ms; HASH: worker → what it told then (msgpack)
+        self.workers = f"{self.prefix}workers"
+        self.worker_facts = f"{self.prefix}worker-facts"
+        # STRING: that Redis takes writes was tried; it goes by itself
+        self.write_probe = f"{self.prefix}write-probe"
         # What belongs to no shard lies in the first one, whose tag it carries, so that every process finds it
         # however many shards there are.
         # HASH: API key's id → the key (msgpack, see ``app/auth/keys.py``)

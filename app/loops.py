@@ -8,6 +8,10 @@ from collections.abc import Awaitable, Callable
 
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
+from app.redis_errors import kind_of_error
+from app.telemetry.figures import Figures
+from app.telemetry.metrics import REDIS_ERRORS
+
 log = logging.getLogger(__name__)
 
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
@@ -18,8 +22,11 @@ class Loop:
     ends a sleep early. No exception ends the loop: it is logged, and followed by a growing pause.
     """
 
-    def __init__(self, name: str, once: Callable[[], Awaitable[float]]) -> None:
+    def __init__(
+        self, name: str, once: Callable[[], Awaitable[float]], figures: Figures | None = None
+    ) -> None:
         self.name = name
+        self._figures = figures
         self.failures = 0  # in a row
         self._once = once
         self._wake = asyncio.Event()
@@ -57,6 +64,8 @@ class Loop:
                 await asyncio.sleep(0)
 
     def _report(self, error: Exception) -> None:
+        if self._figures is not None and isinstance(error, RedisError | OSError):
+            self._figures.add(REDIS_ERRORS, kind_of_error(error))
         if _is_state_of_redis(error):
             # Say so once, and again now and then, without a traceback each.
             if self.failures in (1, 10) or self.failures % 60 == 0:

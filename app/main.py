@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import uvicorn
 from redis.exceptions import RedisError
@@ -40,14 +40,21 @@ from app.api.operations import routes_of
 from app.api.problems import HANDLERS
 from app.api.protocol import bounded
 from app.api.reference import reference_routes
+from app.api.scrape import scrape_routes
 from app.auth.rules import check
 from app.config import Settings, load_settings
-from app.errors import ConfigError
+from app.listener import listen
 from app.logs import set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
 from app.store.memory import Memory
 from app.store.rotation import warn_of_keys
+from app.telemetry.figures import of_process
+from app.telemetry.metrics import OF_API
+from app.telemetry.traces import open_traces
+
+if TYPE_CHECKING:
+    from app.telemetry.tracing import Traces
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +83,7 @@ NOUNS = (
 )
 
 
-def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
+def create_app(settings: Settings, shards: Shards | None = None, traces: Traces | None = None) -> Starlette:
     """The application; given ``shards`` are left open at the end, those of its own are closed.
 
     Where ``settings`` leave authentication undecided it is off: only :func:`run` insists on a choice.
@@ -103,30 +110,18 @@ def create_app(settings: Settings, shards: Shards | None = None) -> Starlette:
         if shards is None:
             await used.aclose()
 
-    routes = [*routes_of(NOUNS), *reference_routes(NOUNS, settings)]
+    figures = of_process(OF_API)
+    routes = [*routes_of(NOUNS), *reference_routes(NOUNS, settings), *scrape_routes(settings, used, figures)]
     if settings.echo:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
     app.state.shards = used
+    app.state.figures = figures
+    app.state.traces = traces
+    for shard in used:
+        shard.traces = traces
     app.state.gate = Gate(settings, used.first)
     return app
-
-
-def listen(settings: Settings) -> socket.socket:
-    """The API's listening socket; raises :class:`ConfigError` when the port can't be had."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"can't listen on {settings.host}:{settings.port} ({error.strerror}): is something else running"
-            " there? Choose another port with PORT."
-        ) from error
-    listener.set_inheritable(True)
-    return listener
 
 
 async def _hold_against_stored(settings: Settings) -> None:
@@ -143,12 +138,15 @@ async def _hold_against_stored(settings: Settings) -> None:
 def run(argv: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Takes no arguments: the environment has the settings."""
     settings = load_settings()
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     for warning in check(settings):
         log.warning("%s", warning)
     asyncio.run(_hold_against_stored(settings))
-    listener = listen(settings)
-    server_of(settings, create_app(settings)).run(sockets=[listener])
+    listener = listen(settings.host, settings.port, "PORT")
+    traces = open_traces(settings, "cronspace-api")
+    server_of(settings, create_app(settings, traces=traces)).run(sockets=[listener])
+    if traces is not None:
+        traces.close()
 
 
 def server_of(settings: Settings, app: Starlette) -> uvicorn.Server:

@@ -163,7 +163,7 @@ async def test_a_key_is_read_once_for_many_calls(shard: Shard) -> None:
 
 
 async def test_the_admin_key_and_cached_keys_go_on_while_redis_is_away(redis_server: RedisServer) -> None:
-    server = RedisServer(redis_server._command[0])
+    server = RedisServer(redis_server.command[0])
     settings = Settings(redis_url=server.url(), auth="tokens", admin_key=ADMIN_KEY)
     shard = Shard(connect(settings), settings)
     try:

@@ -85,7 +85,7 @@ async def test_a_foreign_workspace_is_not_used_up_by_who_may_not_know_of_it(make
 
 
 async def test_while_redis_is_away_nothing_is_limited(redis_server: RedisServer) -> None:
-    server = RedisServer(redis_server._command[0])
+    server = RedisServer(redis_server.command[0])
     settings = Settings(redis_url=server.url(), rate_limit_key=1)
     shard = Shard(connect(settings), settings)
     try:

@@ -12,6 +12,7 @@ from examples import ADMIN_KEY, BODIES, ONE, OPERATIONS, PLACES, path_of
 
 from app.store import Shard, audit
 from app.store.audit import Change
+from app.store.shard import pack
 
 pytestmark = pytest.mark.anyio
 
@@ -72,7 +73,7 @@ async def test_each_change_is_noted_once_and_what_is_refused_is_not(
         await store_set(guarded, **{"nightly-report": "* * * * *", "more": "* * * * *"})
         await store_set(guarded, **{"nightly-report": "* * * * *"})
         method, url = path_of(name)
-        general = name in ("erase_workspace", "create_key", "delete_key")
+        general = name in ("erase_workspace", "create_key", "delete_key", "resume_system")
         url, body = await scene(guarded, client, clock, name, url)
         refused = await client.request(method, url, json=body)
         assert refused.status_code == 401
@@ -108,7 +109,9 @@ async def scene(
     if name in ("delete_secret", "delete_egress"):
         given = BODIES[name.replace("delete", "put")]
         await ok(client.put(url, json=given, headers=KEY), 201 if name == "delete_secret" else 200)
-    if name.startswith("resume"):
+    if name == "resume_system":
+        await shard.redis.hset(shard.keys.root, "held_by_loss", pack([1, "somebody", 0, 1]))
+    elif name.startswith("resume"):
         await ok(client.post(url.replace("/resume", "/pause"), json={}, headers=KEY))
     if name == "create_trigger":
         body = {**ONE, "id": "new"}

@@ -109,7 +109,7 @@ def test_whatever_a_body_holds_it_is_accepted_or_refused_with_its_paths(
         served = httpx.ASGITransport(create_app(options, Shards([shard])), raise_app_exceptions=True)
         try:
             await shard.redis.flushdb()
-            async with httpx.AsyncClient(transport=served, base_url="http://api") as client:
+            async with httpx.AsyncClient(transport=served, base_url="http://localhost") as client:
                 judge(await client.put(f"{ACME}/triggers", content=replacing))
                 judge(await client.post(f"{ACME}/triggers/new", content=one))
                 judge(await client.put(f"{ACME}/triggers/t", content=one))

@@ -194,9 +194,9 @@ async def test_jitter_spreads_slots_stably_and_holds_no_place_meanwhile(
 
 
 async def test_jitter_is_the_same_for_the_same_slot(make_shard: ShardFactory, clock: Clock) -> None:
-    shard = make_shard()
     ready = []
     for workspace in ("acme", "acme"):
+        shard = make_shard()  # another process: it has not seen what is flushed below
         await triggers.replace(shard, workspace, [("0", define("0 0 * * *", jitter_seconds=3600))])
         saved = clock.now
         clock.now = clock.now // 86_400_000 * 86_400_000 + 86_400_000

@@ -59,7 +59,7 @@ async def test_many_finished_executions_leave_redis_no_larger_than_a_few(
     keys = await all_keys(shard)
     sizes = {}
     for key in [key async for key in shard.redis.scan_iter()]:
-        if b"arq:" not in key:
+        if b"arq:" not in key and not key.endswith(b":beats"):  # bounded by themselves
             sizes[key] = await shard.redis.memory_usage(key, samples=0)
     assert await work(shard, clock, 60) == 6000
     assert await all_keys(shard) <= keys + 1

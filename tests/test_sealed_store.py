@@ -31,6 +31,7 @@ from app.store import (
 from app.store.queue import Ended
 from app.store.rotation import Rotated
 from workers import delivery
+from workers.outgoing import Ready
 from workers.transport import Transport
 
 pytestmark = pytest.mark.anyio
@@ -221,8 +222,8 @@ async def test_a_missing_key_fails_its_executions_and_no_others_and_the_api_says
         await ticking.fire_due(wrong)
         claimed = await claim_all(wrong, "w2")
         transport = Transport(keep=100, read_at_most=1000, places=2)
-        egress = make_egress(LOOPBACK, "", "")
-        ended = [await delivery.attempt(transport, one, clock.now, "w", egress=egress) for one in claimed]
+        ready = Ready(make_egress(LOOPBACK, "", ""))
+        ended = [await delivery.attempt(transport, one, clock.now, "w", ready) for one in claimed]
         await transport.aclose()
         states = await queue.finish(wrong, ended)
         became = {one.id: state for one, state in zip(claimed, states, strict=True)}

@@ -30,6 +30,7 @@ from app.store import (
     connect,
     executions,
     holds,
+    hosts,
     orders,
     queue,
     ticking,
@@ -191,7 +192,11 @@ class Machine:
             case "tick":
                 await self.tick()
             case "claim":
-                await self.claim(f"w{given_}", 1 + given_ * 3)
+                await self.claim(f"w{given_}", 1 + given_ * 3, enters=given_ % 2 == 1)
+            case "rival":  # while whoever else holds something is silent, for less than a lease or more
+                await self.claim("w0", 8)
+                await self.do("live", given_)
+                await self.claim("w1", 20)
             case "end":
                 await self.end(given_)
             case "cancel":
@@ -216,9 +221,11 @@ class Machine:
                 ]
                 await orders.make(shard, "acme", "retry", made, yielding=not given_)
             case "places":
-                await workspaces.configure(
-                    shard, "acme", workspaces.WorkspaceSettings(max_concurrency=given_)
-                )
+                await workspaces.change(shard, "acme", {"max_concurrency": given_})
+            case "rate":
+                await workspaces.change(shard, "acme", {"max_rate": given_})
+            case "leave":
+                await hosts.keep(shard, "w", [], [(one.id, "host") for one in self.held], given_)
             case "clear":
                 await upkeep.clear_removed(shard)
                 await upkeep.trim_finished(shard)
@@ -231,12 +238,19 @@ class Machine:
         for id_, definition in wanted.items():
             self.model.define(id_, definition)
 
-    async def claim(self, worker: str, at_most: int) -> list[Claimed]:
+    async def claim(self, worker: str, at_most: int, enters: bool = False) -> list[Claimed]:
+        """``enters``: all go to a host with two places; who finds none gives its claim back and waits."""
         self.number += 1
         claimed = (await queue.claim(self.shard, worker, self.number, at_most)).executions
         assert len({one.id for one in claimed}) == len(claimed) <= at_most
         for one in claimed:
             self.model.on_claim(worker, one)
+        if enters:
+            entered = await hosts.enter(self.shard, "w", [(one, "host") for one in claimed])
+            for one, is_in in zip(claimed, entered, strict=True):
+                if not is_in:
+                    self.model.on_end(Ended(one.id, one.token, "release"), State.QUEUED)
+            claimed = [one for one, is_in in zip(claimed, entered, strict=True) if is_in]
         self.held += claimed
         return claimed
 
@@ -294,6 +308,7 @@ class Machine:
             pipe.zrange(shard.keys.queue, 0, -1)
             pipe.hget(of("acme", "meta"), "max_concurrency")
             pipe.zscore(shard.keys.late, "acme")
+            pipe.zscore(shard.keys.paced, "acme")
             for trigger in heads:
                 pipe.smembers(of("acme", f"active:{trigger}"))
             for trigger in lines:
@@ -301,7 +316,7 @@ class Machine:
             replies = iter(await pipe.execute())
         at = {place: texts(next(replies)) for place in PLACES}
         queued = set(after(texts(next(replies)), shard.keys.job_id("")))
-        limit, in_turn = int(next(replies) or 3), next(replies)
+        limit, in_turn, paced = int(next(replies) or 3), next(replies), next(replies)
         places = Counter(id_ for ids in at.values() for id_ in ids)
         assert all(number == 1 for number in places.values()), f"in two places: {places.most_common(3)}"
         assert set(after(keys, shard.keys.arq_job(""))) == set(places)
@@ -309,7 +324,8 @@ class Machine:
         assert queued == at["admitted"] | at["waiting"]
         self.most = max(self.most, limit or 10_000)  # fewer places take none away
         assert len(at["admitted"]) <= self.most
-        assert not at["backlog"] or len(at["admitted"]) >= limit > 0, "waits beside a free place"
+        waits_rightly = len(at["admitted"]) >= limit > 0 or paced is not None
+        assert not at["backlog"] or waits_rightly, "waits beside a free place"
         assert not at["late"] or in_turn is not None
         active, lined = set(), set()
         for found, triggers_ in ((active, heads), (lined, lines)):
@@ -356,6 +372,7 @@ class Machine:
         """Let everything end."""
         self.clock.now = self.model.latest
         await self.do("hold", False)
+        await self.do("rate", None)
         await self.replace({})
         for number in range(1000, 1400):
             if not await executions.open_ids(self.shard, "acme"):
@@ -395,6 +412,7 @@ steps = st.one_of(
     st.tuples(st.just("live"), st.integers(1, 6)),
     *[st.tuples(st.just("claim"), small)] * 3,
     *[st.tuples(st.just("end"), small)] * 3,
+    *[st.tuples(st.just("rival"), st.integers(1, 4))] * 3,
     st.tuples(st.just("renew"), small),
     st.tuples(st.just("crash"), small),
     st.tuples(st.just("back"), st.sampled_from([1, 20, 61, 700, 4000])),
@@ -403,6 +421,8 @@ steps = st.one_of(
     st.tuples(st.just("backfill"), st.tuples(ids, st.booleans())),
     st.tuples(st.just("retry"), st.booleans()),
     st.tuples(st.just("places"), st.sampled_from([0, 1, 3, 8])),
+    st.tuples(st.just("rate"), st.sampled_from([None, 0.02, 0.3, 50])),
+    st.tuples(st.just("leave"), st.booleans()),
     st.tuples(st.just("clear"), st.none()),
 )
 
@@ -420,7 +440,12 @@ def test_every_invariant_holds_whatever_happens(
     async def run() -> None:
         clock = Clock()
         options = Settings(
-            redis_url=redis_url, max_concurrency=3, max_backlog=12, lease_seconds=LEASE, keep_succeeded=5
+            redis_url=redis_url,
+            max_concurrency=3,
+            max_concurrency_per_host=2,
+            max_backlog=12,
+            lease_seconds=LEASE,
+            keep_succeeded=5,
         )
         shard = Shard(connect(options), options, now=clock)
         try:

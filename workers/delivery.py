@@ -134,6 +134,7 @@ async def attempt(
     worker: str,
     outgoing: Ready,
     may_send: Callable[[], bool] = lambda: True,
+    traceparent: str = "",
 ) -> Ended:
     """Send an execution's request once; what goes wrong becomes part of the outcome.
 
@@ -156,7 +157,7 @@ async def attempt(
         if fault := execution.unreadable or outgoing.fault:
             raise SendError(FailureKind.INTERNAL, fault)
         prepared = prepare(execution.definition)
-        request = build_request(prepared, execution, started_ms, outgoing)
+        request = build_request(prepared, execution, started_ms, outgoing, traceparent)
         async with asyncio.timeout(prepared.timeout):
             answer = await transport.send(prepared.origin, request, may_begin, outgoing.egress)
         status, headers = answer.status, answer.headers
@@ -181,7 +182,7 @@ async def attempt(
         if prepared is not None:
             return retries.judge(execution, made, prepared.policy, sent, headers)
     except Exception:  # an attempt without an outcome would be held, and renewed, for ever
-        log.exception("%s: the answer can't be judged", execution.id)
+        log.exception("the answer can't be judged", extra={"execution": execution.id})
     return retries.failed(execution, made)
 
 
@@ -200,8 +201,12 @@ def interrupted(execution: Claimed, started_ms: int, now_ms: int, worker: str) -
     return retries.interrupted(execution, prepare(execution.definition).policy, made)
 
 
-def build_request(prepared: Prepared, execution: Claimed, now_ms: int, outgoing: Ready) -> bytes:
-    """The request of one attempt, as it goes over the wire; raises ``Unfilled``."""
+def build_request(
+    prepared: Prepared, execution: Claimed, now_ms: int, outgoing: Ready, traceparent: str = ""
+) -> bytes:
+    """The request of one attempt, as it goes over the wire; raises ``Unfilled``. A ``traceparent`` of the
+    trigger's own stays.
+    """
     head, body = prepared.head, prepared.body
     if prepared.templates is not None:
         head, body = prepared.templates.render(_moment(execution, now_ms, outgoing.secrets))
@@ -209,10 +214,14 @@ def build_request(prepared: Prepared, execution: Claimed, now_ms: int, outgoing:
     signature = ""
     if outgoing.signing and (secrets := outgoing.signing_at(now_ms)):
         signature = f"webhook-signature: {sign(secrets, execution.id, timestamp, body)}\r\n"
+    trace = ""
+    if traceparent and b"\r\ntraceparent:" not in head.lower():
+        trace = f"traceparent: {traceparent}\r\n"
     changing = (
         f"webhook-id: {execution.id}\r\n"
         f"webhook-timestamp: {timestamp}\r\n"
         f"{signature}"
+        f"{trace}"
         f"cronspace-attempt: {len(execution.attempts) + 1}\r\n"
         f"cronspace-scheduled-at: {rfc3339(execution.slot)}\r\n\r\n"
     )

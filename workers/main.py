@@ -12,10 +12,13 @@ import uvloop
 
 from app.config import Settings, load_settings, parse_numbers
 from app.errors import ConfigError, WrongDeployment
-from app.logs import set_up_logging
+from app.logs import bind, set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
 from app.store.rotation import warn_of_keys
+from app.telemetry.traces import open_traces
+from workers import probes
+from workers.account import Account
 from workers.places import Places
 from workers.transport import Transport, tls_context
 from workers.worker import Worker
@@ -28,7 +31,7 @@ _VERIFY_SECONDS = 5.0
 def run(argv: Sequence[str]) -> None:
     """Run a worker until SIGTERM or SIGINT. Takes no arguments: the environment has the settings."""
     settings = load_settings()
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection to each target takes one
@@ -49,10 +52,14 @@ async def serve(settings: Settings) -> None:
         tls=tls_context(ca_file) if ca_file else None,
     )
     places = Places(settings.max_jobs)
+    account = Account(settings.statistics_seconds)
+    traces = open_traces(settings, "cronspace-worker")
     served = parse_numbers(settings.worker_shards, settings.shards)
     workers = [
-        Worker(shards[number], transport, places, shards.replicas_of(shards[number])) for number in served
+        Worker(shard, transport, places, shards.replicas_of(shard), account, traces)
+        for shard in (shards[number] for number in served)
     ]
+    bind(worker=workers[0].name)
     stopped = asyncio.Event()
 
     def stop() -> None:
@@ -67,14 +74,17 @@ async def serve(settings: Settings) -> None:
     verifying = asyncio.create_task(verifier.loop.run())
     checking = asyncio.create_task(warn_of_keys(shards))
     try:
-        if await _either(verifier.verified, stopped):
-            await _work(workers, stop)
-        if verifier.problem is not None:
-            raise ConfigError(str(verifier.problem))
+        async with probes.serving(workers, shards, account, places):
+            if await _either(verifier.verified, stopped):
+                await _work(workers, stop)
+            if verifier.problem is not None:
+                raise ConfigError(str(verifier.problem))
     finally:
         verifying.cancel()
         checking.cancel()
         await asyncio.gather(verifying, checking, return_exceptions=True)
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
         await transport.aclose()
         await shards.aclose()
 

@@ -3,7 +3,7 @@
     ticker ──► due slots become executions     refiller ──► slots further ahead
     claimer ─► executions become requests      finisher ──► outcomes are recorded
     renewer ─► leases stay alive               janitor ───► what is over is cleared away
-    listener ► wakes ticker and claimer        health ────► arq's health check
+    listener ► wakes ticker and claimer        health ────► arq's health check, and a heartbeat
     watcher ─► looks at how Redis is run       witness ──► a loss of data is noticed, also by the next process
 
 arq's own loop claims one job at a time and ends at the first Redis error; its queue, its job and result
@@ -16,36 +16,40 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import arq
 import msgspec
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
+from app import __version__
 from app.config import Settings
 from app.loops import Loop
 from app.models import State
-from app.store import Shard, queue, ticking, upkeep
+from app.store import Shard, queue, ticking, upkeep, workers
 from app.store.memory import Memory
 from app.store.queue import Claimed, Ended
 from app.store.replicas import Replicas
 from app.store.shard import pack, unpack
 from workers import delivery
+from workers.account import Account, fields_of
 from workers.failures import NotSent
 from workers.hosts import HostPlaces
 from workers.outgoing import OutgoingCache, Ready
 from workers.places import Places
 from workers.transport import Transport
 
+if TYPE_CHECKING:
+    from app.telemetry.tracing import Traced, Traces
+
 log = logging.getLogger(__name__)
 
 _FINISH_BATCH = 200
 _JANITOR_SECONDS = 5.0
 _UNCONFIRMED_MS = 1000  # until a claim that could not be confirmed is tried again
-_HEALTH_SECONDS = 5
 _SILENCE_SECONDS = 10.0  # on the channel of notifications
 _LAST_FLUSH_SECONDS, _FLUSH_PAUSE_SECONDS = 1.5, 0.1
 _LAST_CALL_SECONDS = 0.5  # for a call to Redis that is under way when the worker stops
@@ -82,8 +86,8 @@ async def send(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
 
 
 class Worker(arq.Worker):
-    """A worker process's work on one shard. ``transport`` sends; ``places`` are those of the process, which
-    may serve other shards, too, and ``replicas`` those of Redis.
+    """A worker process's work on one shard. ``transport`` sends; ``places`` and ``account`` are those of the
+    process, which may serve other shards, too, and ``replicas`` those of Redis.
     """
 
     def __init__(
@@ -92,6 +96,8 @@ class Worker(arq.Worker):
         transport: Transport,
         places: Places | None = None,
         replicas: Replicas | None = None,
+        account: Account | None = None,
+        traces: Traces | None = None,
     ) -> None:
         settings = shard.settings
         super().__init__(
@@ -105,7 +111,7 @@ class Worker(arq.Worker):
             ),
             handle_signals=False,
             max_jobs=settings.max_jobs,
-            health_check_interval=_HEALTH_SECONDS,
+            health_check_interval=workers.HEARTBEAT_SECONDS,
             job_serializer=pack,
             job_deserializer=unpack,
         )
@@ -116,28 +122,36 @@ class Worker(arq.Worker):
         self._replicas = replicas or Replicas(shard)
         self._places = places or Places(settings.max_jobs)
         self._outgoing = OutgoingCache(shard)
+        self._traces = traces
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
         self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
         self._ended: list[Ended] = []
         self._clock_offset = 0.0  # Redis's clock minus the monotonic one, ms
-        self.ticker = Loop("ticker", self.tick)
-        self.refiller = Loop("refiller", self.refill)
-        self.claimer = Loop("claimer", self.claim)
-        self.finisher = Loop("finisher", self.finish)
-        self.renewer = Loop("renewer", self.renew)
-        self.janitor = Loop("janitor", self.clean)
-        self.listener = Loop("listener", self.listen)
-        self.health = Loop("health", self.report_health)
-        self.watcher = Loop("watcher", self._replicas.watch)
+        self._started = 0  # by Redis's clock, ms; 0: not yet
+        self._next_look: int | None = None  # as the ticker knew last
+        self._lag = 0  # how late the ticker came to a slot since the last heartbeat at most, ms
+        self.account = account or Account(settings.statistics_seconds)
+        self.ticker = self._loop("ticker", self.tick)
+        self.refiller = self._loop("refiller", self.refill)
+        self.claimer = self._loop("claimer", self.claim)
+        self.finisher = self._loop("finisher", self.finish)
+        self.renewer = self._loop("renewer", self.renew)
+        self.janitor = self._loop("janitor", self.clean)
+        self.listener = self._loop("listener", self.listen)
+        self.health = self._loop("health", self.report_health)
+        self.watcher = self._loop("watcher", self._replicas.watch)
         self._hosts = HostPlaces(shard, self._identity) if settings.max_concurrency_per_host else None
         self._memory = Memory(shard)
-        self.witness = Loop("witness", self._memory.once)
+        self.witness = self._loop("witness", self._memory.once)
         self._stop = asyncio.Event()
+
+    def _loop(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
+        return Loop(name, once, self.account.figures)
 
     async def main(self) -> None:
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
-        log.info("worker %s: %d places, queue %s", self.name, self.max_jobs, self.queue_name)
+        log.info("works: %d places, queue %s", self.max_jobs, self.queue_name)
         taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener, self.watcher)
         keeping = [self.finisher, self.renewer, self.health, self.witness]
         if self._hosts is not None:
@@ -149,16 +163,21 @@ class Worker(arq.Worker):
             await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
             if not stopped.done():
                 # Nothing should end a loop. A worker without one must not look alive.
-                log.critical("worker %s: a loop ended by itself; the worker stops", self.name)
-            log.info("worker %s: stopping, %d requests running", self.name, len(self.tasks))
+                log.critical("a loop ended by itself; the worker stops")
+            log.info("stopping, %d requests running", len(self.tasks))
             await self._wind_down(taking, tasks)
             if not stopped.done():
                 raise RuntimeError("a loop of the worker ended by itself")
         finally:
+            for loop in tasks:
+                loop.stop()  # the client may swallow a cancellation while it connects
             for task in (stopped, *tasks.values()):
                 task.cancel()
             await asyncio.gather(stopped, *tasks.values(), return_exceptions=True)
-        log.info("worker %s: stopped", self.name)
+        with suppress(RedisError, OSError):  # TimeoutError is one; then it is missed for a while
+            async with asyncio.timeout(_LAST_CALL_SECONDS):
+                await workers.leave(self._shard, self.account.process)
+        log.info("stopped")
 
     async def _wind_down(self, taking: Sequence[Loop], tasks: Mapping[Loop, asyncio.Task[None]]) -> None:
         """Take nothing more; give what runs the grace period, hand the rest back, record what ended."""
@@ -184,6 +203,19 @@ class Worker(arq.Worker):
                 async with asyncio.timeout(_LAST_CALL_SECONDS):
                     await self._hosts.keep()
 
+    @property
+    def trouble(self) -> str:
+        """Why this worker can't take work; empty when it can."""
+        if self._stop.is_set():
+            return "it stops"
+        failing = [loop.name for loop in (self.ticker, self.claimer, self.finisher) if loop.failures]
+        return f"failing: {', '.join(failing)}" if failing else ""
+
+    @property
+    def unrecorded(self) -> int:
+        """Outcomes that are not in Redis yet."""
+        return len(self._ended)
+
     def stop(self) -> None:
         """Begin to stop."""
         self._stop.set()
@@ -196,8 +228,13 @@ class Worker(arq.Worker):
 
     async def tick(self) -> float:
         """Fire what is due, and let in what a rate held back; sleep until there is more to do."""
+        begun = time.monotonic()
         fired = await ticking.fire_due(self._shard)
         self._set_clock(fired.now)
+        self.account.ticked(fired, time.monotonic() - begun)
+        if fired.handled and self._next_look is not None:
+            self._lag = max(self._lag, fired.now - self._next_look)
+        self._next_look = fired.next_look
         if fired.made:
             self.claimer.wake()
         if fired.dry:
@@ -231,6 +268,12 @@ class Worker(arq.Worker):
             executions = await self._enter_hosts(claim.executions)
         self._claims += 1
         self._set_clock(claim.now)
+        self.account.claimed(len(claim.executions))
+        if self._traces is not None:
+            took = round((time.monotonic() - begun) * 1000)
+            for one in claim.executions:
+                if not one.attempts:
+                    self._traces.claimed(one.id, one.slot, claim.now - took, claim.now)
         until = begun + self.settings.lease_seconds
         for execution, confirmation in self._with_confirmations(executions, since):
             with_it = outgoing.get(execution.workspace, self._outgoing.usual)
@@ -267,7 +310,7 @@ class Worker(arq.Worker):
             if came_back:
                 # Recorded, and already ours again: the next attempt.
                 self._start(held.execution, held.until, held.outgoing, held.confirmation)
-            self._count(ended, state)
+            self._count(ended, claimed, state)
         self.claimer.wake()
         return 0 if self._ended else self.settings.poll_seconds
 
@@ -325,9 +368,21 @@ class Worker(arq.Worker):
                     self.claimer.wake()
 
     async def report_health(self) -> float:
-        """arq's health check: a line about this worker, under a key that expires."""
+        """arq's health check: a line about this worker, under a key that expires; and our own heartbeat."""
+        self.account.report_now_and_then()
+        self._started = self._started or await self._shard.now_ms()
+        facts = workers.Facts(
+            name=self.name,
+            version=__version__,
+            started=self._started,
+            capacity=self._places.size,
+            running=len(self.tasks),
+            tick_lag=self._lag,
+        )
+        self._lag = 0
+        await workers.note(self._shard, self.account.process, facts)
         await self.record_health()
-        return _HEALTH_SECONDS
+        return workers.HEARTBEAT_SECONDS
 
     async def _enter_hosts(self, claimed: list[Claimed]) -> list[Claimed]:
         """Those of what was claimed that may be sent: what is being sent or reported already, and what has a
@@ -379,16 +434,32 @@ class Worker(arq.Worker):
         """The outcome of an attempt; None when there is none to report."""
         unconfirmed = "" if held.confirmation is None else await asyncio.shield(held.confirmation)
         if unconfirmed:
-            log.warning("%s: not sent yet, because its claim is not confirmed: %s", execution.id, unconfirmed)
+            log.warning(
+                "not sent yet, because its claim is not confirmed: %s",
+                unconfirmed,
+                extra=fields_of(execution),
+            )
             return Ended(execution.id, held.execution.token, "release", _UNCONFIRMED_MS)
         started = self._now()
+        if self._traces is None:
+            return await self._attempt(execution, held, started)
+        with self._traces.attempt(execution.id, len(execution.attempts) + 1, self.name) as span:
+            return await self._attempt(execution, held, started, span)
+
+    async def _attempt(
+        self, execution: Claimed, held: Held, started: int, span: Traced | None = None
+    ) -> Ended | None:
+        traceparent = "" if span is None else span.traceparent
         try:
-            return await delivery.attempt(
-                self._transport, execution, started, self.name, held.outgoing, held.may_send
+            ended = await delivery.attempt(
+                self._transport, execution, started, self.name, held.outgoing, held.may_send, traceparent
             )
+            if span is not None and ended.attempt is not None:
+                span.tell(ended.attempt.status, ended.attempt.kind, ended.attempt.message)
+            return ended
         except NotSent:
             # Perhaps another worker's by now: not sent, and not to be reported either.
-            log.warning("%s: the lease lapsed before the request was sent", execution.id)
+            log.warning("the lease lapsed before the request was sent", extra=fields_of(execution))
             return None
         except asyncio.CancelledError:
             if held.aborted or not held.begun:
@@ -432,17 +503,14 @@ class Worker(arq.Worker):
         if self._ended:
             log.error("%d outcomes could not be recorded: their executions run again", len(self._ended))
 
-    def _count(self, ended: Ended, state: State | None) -> None:
-        if state is None:
-            log.warning("%s: the lease was lost, this outcome is not recorded", ended.id)
-        elif state is State.SUCCEEDED:
+    def _count(self, ended: Ended, execution: Claimed, state: State | None) -> None:
+        self.account.ended(ended, execution, state)
+        if state is State.SUCCEEDED:
             self.jobs_complete += 1
         elif state is State.RETRYING or state is State.QUEUED:
             self.jobs_retried += 1
-        else:
+        elif state is not None:
             self.jobs_failed += 1
-            if ended.attempt is not None:
-                log.warning("%s %s: %s", ended.id, state, ended.attempt.message)
 
     def _set_clock(self, redis_ms: int) -> None:
         if self._shard.witness.why != "clock_jump":

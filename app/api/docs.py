@@ -144,14 +144,7 @@ class _Page:
         rows = []
         for status, given in responses.items():
             response = self._responses[_name(given)] if "$ref" in given else given
-            (content,) = response["content"].values()
-            schema = content["schema"]
-            codes = ""
-            if "allOf" in schema:
-                schema, told = schema["allOf"]
-                codes = " ".join(
-                    f"<code>{escape(code)}</code>" for code in told["properties"]["code"]["enum"]
-                )
+            types = " or ".join(self._answered(one["schema"]) for one in response["content"].values())
             headers = "".join(
                 f'<p class="small"><code>{escape(name)}</code>: {_inline(one["description"])}</p>'
                 for name, one in response.get("headers", {}).items()
@@ -160,11 +153,19 @@ class _Page:
             rows.append(
                 (
                     f'<span class="status {kind}">{status}</span>',
-                    f"{self._type(schema)} {codes}",
+                    types,
                     _inline(response["description"]) + headers,
                 )
             )
         return _table(("Status", "Type", "Meaning"), rows)
+
+    def _answered(self, schema: JSON) -> str:
+        """The type of an answer, with the codes that an error may have."""
+        if "allOf" not in schema:
+            return self._type(schema)
+        shown, told = schema["allOf"]
+        codes = " ".join(f"<code>{escape(code)}</code>" for code in told["properties"]["code"]["enum"])
+        return f"{self._type(shown)} {codes}"
 
     def _types(self) -> str:
         shown = "".join(self._named(name, schema) for name, schema in self._schemas.items())

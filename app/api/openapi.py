@@ -231,13 +231,22 @@ def _operation(operation: Operation, schemas: _Schemas, responses: JSON, setting
     if operation.body is not None:
         content = {"application/json": {"schema": schemas.of(operation.body)}}
         shown["requestBody"] = {"required": operation.body_required, "content": content}
-    shown["responses"] = {
-        **{str(status): _answer(operation, status, schemas) for status in operation.statuses},
-        **{
-            str(status): _error(errors, responses) for status, errors in _by_status(_met(operation, settings))
-        },
-    }
+    shown["responses"] = {str(status): _answer(operation, status, schemas) for status in operation.statuses}
+    for status, errors in _by_status(_met(operation, settings)):
+        reference = _error(errors, responses)
+        own = shown["responses"].get(str(status))
+        shown["responses"][str(status)] = _either(own, reference, responses) if own else reference
     return shown
+
+
+def _either(own: JSON, reference: JSON, responses: JSON) -> JSON:
+    """An answer and an error that share a status: the content type tells them apart."""
+    error = responses[reference["$ref"].rpartition("/")[2]]
+    return {
+        **own,
+        "description": f"{own['description']} Or: {error['description']}",
+        "content": {**own["content"], **error["content"]},
+    }
 
 
 def _met(operation: Operation, settings: Settings) -> list[type[ApiError]]:

@@ -35,7 +35,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_type_hints
 
 import msgspec
 from starlette.requests import Request
@@ -62,6 +62,9 @@ from app.errors import (
     TooManyWorkspaces,
 )
 from app.store import Shards, everywhere
+
+if TYPE_CHECKING:
+    from app.telemetry.tracing import Traces
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[msgspec.Struct]])
 
@@ -317,7 +320,13 @@ class _Resource:
             refused = MethodNotAllowed(f"{method} is not a method of {request.url.path}.")
             refused.headers = {"allow": self._allow}
             raise refused
-        response = await operation.answer_to(request)
+        traces: Traces | None = request.app.state.traces
+        if traces is None:
+            response = await operation.answer_to(request)
+        else:
+            workspace = request.path_params.get("workspace_id")
+            with traces.call(operation.name, request.headers, workspace):
+                response = await operation.answer_to(request)
         if method == "HEAD":  # with the length that the body would have had
             response.body = b""
         return response

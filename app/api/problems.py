@@ -14,6 +14,8 @@ from starlette.responses import Response
 
 from app.api.fields import about
 from app.errors import ApiError, Fault, MethodNotAllowed, NotFound, StoreUnavailable, WrongDeployment
+from app.redis_errors import kind_of_error
+from app.telemetry.metrics import REDIS_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,9 @@ async def on_api_error(_: Request, error: Exception) -> Response:
 
 async def on_store_error(request: Request, error: Exception) -> Response:
     """Redis away, full, loading, read-only: nothing of that ends the API."""
-    log.warning("%s %s: Redis failed: %s", request.method, request.url.path, error or type(error).__name__)
+    request.app.state.figures.add(REDIS_ERRORS, kind_of_error(error))
+    why = str(error) or type(error).__name__
+    log.warning("%s %s: Redis failed: %s", request.method, request.url.path, why, extra=_fields_of(request))
     return problem(StoreUnavailable(_cause(error)))
 
 
@@ -111,8 +115,13 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
     """A fault of ours: the caller gets no detail, the log gets all."""
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error, extra=_fields_of(request))
     return problem(ApiError("Something went wrong inside; the log of the API has the details."))
+
+
+def _fields_of(request: Request) -> dict[str, str]:
+    """What the log tells of a request beside its line."""
+    return {name.removesuffix("_id"): value for name, value in request.path_params.items()}
 
 
 HANDLERS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import socket
@@ -10,7 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -24,6 +25,9 @@ from app.config import Settings
 from app.keys import Keys
 from app.sealing import Sealer, parse_keys
 from app.witness import Witness
+
+if TYPE_CHECKING:
+    from app.telemetry.tracing import Traces
 
 _INCLUDE = re.compile(r"^--#include (\w+)\n", re.MULTILINE)
 
@@ -46,6 +50,19 @@ def script_source(name: str) -> str:
     return _INCLUDE.sub(lambda match: (folder / f"{match[1]}.lua").read_text(), source)
 
 
+@cache
+def script_names() -> list[str]:
+    """Every script that can be run."""
+    found = (one.name for one in (files("app.store") / "lua").iterdir())
+    return sorted(name.removesuffix(".lua") for name in found if name.endswith(".lua") and name[0] != "_")
+
+
+@cache
+def script_sha(name: str) -> str:
+    """What Redis knows a script by."""
+    return hashlib.sha1(script_source(name).encode(), usedforsecurity=False).hexdigest()
+
+
 class Shard:
     """One shard. ``now`` is for tests: it gives the time in ms that scripts take for Redis's own; ``steady``
     gives the seconds of this process's own clock that it is held against (with ``now``: none unless given).
@@ -62,6 +79,7 @@ class Shard:
         self.redis = redis
         self.settings = settings
         self.keys = Keys(number)
+        self.traces: Traces | None = None  # set where calls are traced
         self.sealer = Sealer(parse_keys(settings.encryption_keys))
         # What is claimed is opened once, not at each execution; see `store/queue.py`.
         self.open_again = lru_cache(maxsize=4096)(self.sealer.open)
@@ -102,7 +120,11 @@ class Shard:
         if script is None:
             script = self._scripts[name] = self.redis.register_script(script_source(name))
         now = "" if self._now is None else self._now()
-        return await script(keys=[self.keys.root, *keys], args=[now, *args], client=client)
+        call = script(keys=[self.keys.root, *keys], args=[now, *args], client=client)
+        if self.traces is None:
+            return await call
+        with self.traces.script(name):
+            return await call
 
     async def read_together(self, pipe: Pipeline) -> list[Any]:
         """The replies to reads, all from one moment. Under maxmemory Redis refuses transactions, even of

@@ -155,6 +155,6 @@ def _compute(
     except (InvalidSchedule, SealError) as problem:
         return [*refill, [], str(problem), [], 0]
     except Exception as problem:
-        log.exception("the slots of %s:%s can't be computed", workspace, trigger)
+        log.exception("its slots can't be computed", extra={"workspace": workspace, "trigger": trigger})
         return [*refill, [], f"{type(problem).__name__}: {problem}", [], 0]
     return [*refill, slots, "", missed, caught]

@@ -45,7 +45,8 @@ def run(context: Context) -> Row:
             ("encryption, a stored trigger", "bytes", stored),
         )
     ]
-    return Row(figures, {"count": count, "places": PLACES, "rounds": rounds})
+    rounded = {name: [round(one) for one in found] for name, found in cpu.items()}
+    return Row(figures, {"count": count, "places": PLACES, "rounds": rounded})
 
 
 def burst(count: int, keys: str, lead: float) -> tuple[float, float, bool]:

@@ -1,10 +1,15 @@
 -- Counters and timings of UTC days: gathered during a call, and written once, by flush_counts. A trigger's
 -- field begins with its id, the workspace's with nothing. Needs _keys.lua and _admit.lua.
 
-local counted, timed, appended = {}, {}, {}
+local counted, timed, appended, totals = {}, {}, {}, {}
 
 local function day_of(slot)
   return math.floor(slot / 86400000)
+end
+
+-- Count something for all workspaces together.
+local function count_total(what, by)
+  totals[what] = (totals[what] or 0) + (by or 1)
 end
 
 local function gathered(all, workspace, name, slot)
@@ -24,6 +29,7 @@ local function count(workspace, trigger, slot, what, by)
   local own, total = trigger .. ':' .. what, ':' .. what
   fields[own] = (fields[own] or 0) + (by or 1)
   fields[total] = (fields[total] or 0) + (by or 1)
+  count_total(what, by)
 end
 
 -- Note an execution's duration and lateness, ms, for a trigger or (with the id '') the workspace. What a person
@@ -142,5 +148,8 @@ local function flush_counts()
       end
     end
   end
-  counted, timed, appended = {}, {}, {}
+  for what, by in pairs(totals) do
+    redis.call('HINCRBY', totals_key, what, by)
+  end
+  counted, timed, appended, totals = {}, {}, {}, {}
 end

@@ -14,6 +14,9 @@ local clears_key = prefix .. 'clears'
 local trims_key = prefix .. 'trims'
 local erases_key = prefix .. 'erases'
 local outgoing_key = prefix .. 'outgoing'
+local totals_key = prefix .. 'totals'
+local workers_key = prefix .. 'workers'
+local worker_facts_key = prefix .. 'worker-facts'
 local wake_channel = prefix .. 'wake'
 
 local function of(workspace, name)

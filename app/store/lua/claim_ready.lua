@@ -63,6 +63,7 @@ local FORGOTTEN = 'Redis lost what it knew of some time; whether the request was
 
 -- Deal with the attempt that was lost with its worker. Returns the job as it is now; nil when that was the end.
 local function take_over(id, job, owner, once)
+  count_total('takeovers')
   if once then
     end_execution(id, job, 'failed', 'unknown_outcome', cut_attempt(job, owner, 'unknown_outcome', LOST))
     return nil

@@ -1,0 +1,130 @@
+"""The whole at a glance, in a few commands however much there is: what is due, what is ready, who works."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from app.keys import split_execution_id
+from app.store.shard import Shard
+from app.store.shards import Shards
+from app.store.workers import Seen, all_seen, merge
+
+_DUE_AT_ONCE = 1000  # due workspaces whose overdue slots are counted one by one
+
+
+class Waiting(Struct, frozen=True):
+    """Something that is behind its time."""
+
+    workspace: str
+    trigger: str | None
+    since: int  # ms
+
+
+class Fleet(Struct, frozen=True, kw_only=True):
+    """How all stands. Times are ms since the epoch, by Redis's clock."""
+
+    now: int
+    pulse: int | None  # when a worker last called
+    workers: list[Seen]
+    ready: int  # executions that wait for a worker
+    oldest_ready: Waiting | None
+    overdue: int  # triggers whose slot has come and is not fired
+    oldest_overdue: Waiting | None
+    workspaces: int
+    totals: dict[str, int]  # what happened since ever: due, each final state with its reason, takeovers
+
+    @property
+    def alive(self) -> list[Seen]:
+        """The workers whose heartbeats come."""
+        return [one for one in self.workers if not one.is_silent(self.now)]
+
+    @property
+    def running(self) -> int:
+        """Requests on their way."""
+        return sum(one.facts.running for one in self.alive)
+
+    @property
+    def capacity(self) -> int:
+        """Requests at once at most."""
+        return sum(one.facts.capacity for one in self.alive)
+
+    @property
+    def ticker_lag(self) -> int:
+        """How long the earliest unfired slot has been waiting, ms."""
+        return 0 if self.oldest_overdue is None else self.now - self.oldest_overdue.since
+
+    @property
+    def queue_wait(self) -> int:
+        """How long the first ready execution has been ready, ms."""
+        return 0 if self.oldest_ready is None else self.now - self.oldest_ready.since
+
+
+async def read(shards: Shards) -> Fleet:
+    """How all stands, over all shards."""
+    found = await asyncio.gather(*(_read(shard) for shard in shards))
+    totals: Counter[str] = Counter()
+    for one in found:
+        totals.update(one.totals)
+    return Fleet(
+        now=max(one.now for one in found),
+        pulse=min((one.pulse for one in found if one.pulse is not None), default=None),
+        workers=merge(worker for one in found for worker in one.workers),
+        ready=sum(one.ready for one in found),
+        oldest_ready=_oldest(one.oldest_ready for one in found),
+        overdue=sum(one.overdue for one in found),
+        oldest_overdue=_oldest(one.oldest_overdue for one in found),
+        workspaces=sum(one.workspaces for one in found),
+        totals=dict(totals),
+    )
+
+
+def _oldest(waiting: Iterable[Waiting | None]) -> Waiting | None:
+    return min((one for one in waiting if one is not None), key=lambda one: one.since, default=None)
+
+
+async def _read(shard: Shard) -> Fleet:
+    keys, now = shard.keys, await shard.now_ms()
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        pipe.hget(keys.root, "pulse")
+        pipe.zcount(keys.queue, "-inf", now)
+        pipe.zrange(keys.queue, 0, 0, withscores=True)
+        pipe.zrangebyscore(keys.due, "-inf", now, 0, _DUE_AT_ONCE, withscores=True)
+        pipe.zcard(keys.workspaces)
+        pipe.hgetall(keys.totals)
+        pulse, ready, first, due, workspaces, totals = await pipe.execute()
+    return Fleet(
+        now=now,
+        pulse=None if pulse is None else int(pulse),
+        workers=await all_seen(shard),
+        ready=ready,
+        oldest_ready=_oldest_ready(shard, first) if ready else None,
+        overdue=await _overdue(shard, [workspace.decode() for workspace, _ in due], now),
+        oldest_overdue=await _oldest_overdue(shard, due[0][0].decode()) if due else None,
+        workspaces=workspaces,
+        totals={what.decode(): int(number) for what, number in totals.items()},
+    )
+
+
+def _oldest_ready(shard: Shard, first: list[tuple[bytes, float]]) -> Waiting | None:
+    try:
+        job, since = first[0]
+        workspace, trigger, _ = split_execution_id(job.decode().removeprefix(shard.keys.job_id("")))
+    except (IndexError, ValueError):  # claimed meanwhile; or none of ours
+        return None
+    return Waiting(workspace, trigger, int(since))
+
+
+async def _overdue(shard: Shard, workspaces: list[str], now: int) -> int:
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        for workspace in workspaces:
+            pipe.zcount(shard.keys.of(workspace, "due"), "-inf", now)
+        return sum(await pipe.execute())
+
+
+async def _oldest_overdue(shard: Shard, workspace: str) -> Waiting | None:
+    first = await shard.redis.zrange(shard.keys.of(workspace, "due"), 0, 0, withscores=True)
+    return Waiting(workspace, first[0][0].decode(), int(first[0][1])) if first else None

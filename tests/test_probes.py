@@ -1,0 +1,206 @@
+"""A worker's own port: probes and metrics of a real process, beside the requests that it sends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from conftest import LOOPBACK, ShardFactory, eventually
+from examples import ADMIN_KEY
+from helpers import Target, define, numbered, worker_running
+from redis_servers import RedisServer, redis_binaries
+from test_metrics_page import Samples, at, samples
+from test_openapi import store_key
+from test_serve import free_port
+
+from app.store import Shard, Shards, triggers, workers
+from workers import probes
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def client_of_worker(shard: Shard) -> AsyncIterator[httpx.AsyncClient]:
+    """A worker in this process, and a client of its port."""
+    async with worker_running(shard) as worker:
+        transport = httpx.ASGITransport(
+            probes.make_app([worker], Shards([shard]), worker.account, worker._places)
+        )
+        async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+            yield client
+
+
+async def scraped(client: httpx.AsyncClient, **options: Any) -> Samples:
+    response = await client.get("/metrics", **options)
+    assert response.status_code == 200
+    return samples(response.text)
+
+
+async def test_a_worker_reports_what_it_did_itself(make_shard: ShardFactory) -> None:
+    async with Target().running() as target, client_of_worker(make_shard(real_time=True)) as client:
+        shard = make_shard(real_time=True)
+        failing = define("* * * * * *", url="http://127.0.0.1:1/", max_retries=0)
+        good = numbered(2, "* * * * * *", url=target.url)
+        await triggers.replace(shard, "acme", [*good, ("failing", failing)])
+
+        async def has_done() -> Any:
+            found = await scraped(client)
+            connect = at(found, "attempts_total", outcome="connect") or 0
+            return found if connect and (at(found, "attempts_total", outcome="succeeded") or 0) > 3 else None
+
+        found = await eventually(has_done)
+        sent = at(found, "attempts_total", outcome="succeeded") + at(
+            found, "attempts_total", outcome="connect"
+        )
+        assert at(found, "lateness_seconds_count") == at(found, "attempt_duration_seconds_count") == sent
+        assert at(found, "lateness_seconds_bucket", le="5.0") == sent
+        assert at(found, "claimed_executions_total") >= sent
+        assert at(found, "fired_slots_total") >= sent
+        assert at(found, "tick_duration_seconds_count") > 0
+        assert at(found, "worker_places") == 100
+        assert at(found, "leases_lost_total") == 0
+        assert at(found, "queue_depth") is None, "the fleet's figures are the API's to tell"
+
+
+async def test_a_worker_beats_and_leaves_when_it_stops(make_shard: ShardFactory) -> None:
+    shard = make_shard(real_time=True)
+    async with worker_running(make_shard(real_time=True, max_jobs=7, worker_name="one")):
+        (seen,) = await eventually(lambda: workers.all_seen(shard))
+        assert (seen.facts.name, seen.facts.capacity, seen.facts.running) == ("one", 7, 0)
+        now = await shard.now_ms()
+        assert abs(now - seen.at) < 10_000
+        assert abs(now - seen.facts.started) < 10_000
+    assert await workers.all_seen(shard) == []
+
+
+@pytest.mark.parametrize("binary", redis_binaries().values(), ids=redis_binaries())
+async def test_ready_says_why_not(make_shard: ShardFactory, binary: str) -> None:
+    own = RedisServer(binary)
+    try:
+        async with client_of_worker(make_shard(real_time=True, redis_url=own.url())) as client:
+            await eventually(lambda: is_ready(client))
+            own.kill()
+            response = await client.get("/ready")
+            assert response.status_code == 503
+            assert "Redis" in response.json()["reason"] or "failing" in response.json()["reason"]
+            assert (await client.get("/live")).status_code == 200
+
+            async def has_counted() -> bool:
+                return (at(await scraped(client), "redis_errors_total", kind="connection") or 0) > 0
+
+            await eventually(has_counted)
+            own.start()
+            await eventually(lambda: is_ready(client))
+    finally:
+        own.close()
+
+
+async def is_ready(client: httpx.AsyncClient) -> bool:
+    return (await client.get("/ready")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("metrics", "statuses"),
+    [("public", [200, 200, 200, 200]), ("authenticated", [401, 401, 200, 200]), ("off", [404] * 4)],
+)
+async def test_metrics_of_a_worker_have_the_same_switch(
+    make_shard: ShardFactory, metrics: str, statuses: list[int]
+) -> None:
+    shard = make_shard(real_time=True, metrics=metrics, auth="tokens", admin_key=ADMIN_KEY)
+    keys = ["", await store_key(shard), await store_key(shard, workspace="*"), ADMIN_KEY]
+    async with client_of_worker(shard) as client:
+        answers = [await client.get("/metrics", headers={"authorization": f"Bearer {key}"}) for key in keys]
+        assert [one.status_code for one in answers] == statuses
+        assert (await client.get("/live")).status_code == 200
+
+
+async def test_a_worker_process_serves_its_port_and_stops_on_a_signal(redis_url: str) -> None:
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "app",
+        "worker",
+        env={
+            **os.environ,
+            "REDIS_URL": redis_url,
+            "CRONSPACE_EGRESS_ALLOW": LOOPBACK,
+            "CRONSPACE_WORKER_PORT": str(port),
+        },
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+            async def answers() -> bool:
+                try:
+                    return await is_ready(client)
+                except httpx.TransportError:
+                    return False
+
+            await eventually(answers)
+            assert (await client.get("/live")).json() == {"status": "ok"}
+            assert at(await scraped(client), "worker_places") == 100
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            said, _ = await asyncio.wait_for(process.communicate(), 10)
+            assert process.returncode == 0
+            assert time.monotonic() - began < 5
+        assert b'"message":"stopped"' in said
+        assert b'"worker":"' in said
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_port_that_is_taken_is_one_clear_line(redis_url: str) -> None:
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "app",
+        "worker",
+        env={**os.environ, "REDIS_URL": redis_url, "CRONSPACE_WORKER_PORT": str(port)},
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    _, said = await asyncio.wait_for(process.communicate(), 20)
+    server.close()
+    assert process.returncode == 1
+    assert said.decode().splitlines()[-1].startswith(f"cronspace worker: can't listen on 127.0.0.1:{port}")
+
+
+async def test_now_and_then_a_worker_says_what_it_did(
+    make_shard: ShardFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    shard = make_shard(real_time=True)
+    busy = b"HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n"
+    async with (
+        Target().running() as target,
+        Target(busy).running() as other,
+        worker_running(make_shard(real_time=True)) as worker,
+    ):
+        good, bad = (define("* * * * * *", url=one.url, max_runs=1) for one in (target, other))
+        await triggers.replace(shard, "acme", [("good", good), ("bad", bad)])
+        await eventually(lambda: worker.account.executions == 2)
+        worker.account.report()
+    (line,) = [one for one in caplog.records if one.getMessage().startswith("HEALTHCHECK ")]
+    assert (line.levelname, line.executions, line.failures) == ("INFO", 2, 1)  # type: ignore[attr-defined]
+    assert " executions=2 failures=1 last_check=20" in line.getMessage()
+    assert line.checks > 0  # type: ignore[attr-defined]
+    told = {one.trigger: one for one in caplog.records if hasattr(one, "trigger")}
+    assert (told["good"].levelname, told["bad"].levelname) == ("DEBUG", "WARNING")
+    failed = told["bad"]
+    assert (failed.workspace, failed.attempt) == ("acme", 1)  # type: ignore[attr-defined]
+    assert failed.getMessage() == "failed: the target answered 404"

@@ -1,0 +1,109 @@
+"""What a worker did: its metrics, and the line that it writes into the log now and then."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+
+from app.clock import rfc3339
+from app.keys import kind_of
+from app.models import State
+from app.store.queue import Claimed, Ended
+from app.store.ticking import Fired
+from app.telemetry.figures import of_process
+from app.telemetry.metrics import (
+    ATTEMPT_DURATION,
+    ATTEMPTS,
+    CLAIMED,
+    FIRED,
+    LATENESS,
+    LEASES_LOST,
+    OF_WORKER,
+    TICK_DURATION,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Account:
+    """Counts what the loops of a worker do. Times are ms since the epoch, by Redis's clock."""
+
+    def __init__(self, statistics_seconds: float = 0) -> None:
+        self.process = uuid.uuid4().hex  # what this process is known by, the same in every shard
+        self.figures = of_process(OF_WORKER)
+        self.checks = self.executions = self.failures = 0
+        self.last_check = self.last_execution = self.last_failure = 0
+        self._every = statistics_seconds
+        self._reported = time.monotonic()
+
+    def ticked(self, fired: Fired, seconds: float) -> None:
+        """The ticker looked."""
+        self.figures.observe(TICK_DURATION, seconds)
+        self.checks += 1
+        self.last_check = fired.now
+        if fired.handled:
+            self.figures.add(FIRED, by=fired.handled)
+
+    def claimed(self, number: int) -> None:
+        """Executions were taken from the queue."""
+        if number:
+            self.figures.add(CLAIMED, by=number)
+
+    def ended(self, ended: Ended, execution: Claimed, state: State | None) -> None:
+        """An attempt is over and recorded as ``state``; None: its lease was lost."""
+        if state is None:
+            self.figures.add(LEASES_LOST)
+            log.warning("the lease was lost, this outcome is not recorded", extra=fields_of(execution))
+        made = ended.attempt
+        if made is None:
+            return
+        self.figures.add(ATTEMPTS, made.kind or "succeeded")
+        self.figures.observe(ATTEMPT_DURATION, made.duration / 1000)
+        if not execution.attempts and kind_of(ended.id) is None:
+            self.figures.observe(LATENESS, max(0, made.started - execution.slot) / 1000)
+        self.executions += 1
+        self.last_execution = made.started
+        if made.kind:
+            self.failures += 1
+            self.last_failure = made.started
+        if state is State.SUCCEEDED:
+            if log.isEnabledFor(logging.DEBUG):  # the usual case, in the middle of a burst
+                log.debug("succeeded: %d", made.status, extra=fields_of(execution))
+        elif state is State.RETRYING or state is State.QUEUED:
+            log.info("%s: %s", state, made.message, extra=fields_of(execution))
+        elif state is not None:
+            log.warning("%s: %s", state, made.message, extra=fields_of(execution))
+
+    def report_now_and_then(self) -> None:
+        """Write the line if its time has come; with 0 seconds it never does."""
+        now = time.monotonic()
+        if self._every and now - self._reported >= self._every:
+            self._reported = now
+            self.report()
+
+    def report(self) -> None:
+        """Write the line: how often, how well, and when last."""
+        told = {
+            "checks": self.checks,
+            "executions": self.executions,
+            "failures": self.failures,
+            "last_check": _when(self.last_check),
+            "last_execution": _when(self.last_execution),
+            "last_failure": _when(self.last_failure),
+        }
+        log.info("HEALTHCHECK %s", " ".join(f"{name}={value}" for name, value in told.items()), extra=told)
+
+
+def fields_of(execution: Claimed) -> dict[str, str | int]:
+    """What the log tells of an attempt."""
+    return {
+        "workspace": execution.workspace,
+        "trigger": execution.trigger,
+        "execution": execution.id,
+        "attempt": len(execution.attempts) + 1,
+    }
+
+
+def _when(ms: int) -> str:
+    return rfc3339(ms) if ms else "never"
