@@ -152,7 +152,7 @@ _MADE = "FLUSHALL amid 100 slots a second, and the sets put again"
 SCENARIOS = [
     Scenario(
         "Redis emptied",
-        f"{_MADE} while firing is held (CRONSPACE_ON_DATA_LOSS=hold, the default); an admin resumes 10 s later.",
+        f"{_MADE} while firing is held (CRONSPACE_ON_DATA_LOSS=hold, the default). An admin resumes later.",
         "Noticed within seconds and told by `GET /api/system`; nothing is sent until an admin resumes;"
         " then what was due meanwhile is sent. The account is of the sets that were put again.",
         emptied,
