@@ -21,7 +21,8 @@ KEPT_ALWAYS = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 WORKERS = 3
 _FAR_SECONDS = 3600
 _SETTLE_SECONDS = 45.0  # in which what was due has to have ended, after the last slot
-_TRACE = re.compile(r"^Traceback .*\n(?:[ +|].*\n)*(?:\S.*\n)?", re.MULTILINE)
+_TRACE = re.compile(r'"traceback":.*|^Traceback (?:.*\n)*', re.MULTILINE)
+_CRITICAL = '"level":"critical"'
 
 
 class Rig:
@@ -155,7 +156,7 @@ class Rig:
                 found.append(f"{process.log.stem} ended by itself: {process.said()[-300:]}")
             for trace in _TRACE.findall(process.said())[:1]:
                 found.append(f"{process.log.stem} has a traceback in its log: {trace[-500:]}")
-        said = [process for process in (self.api.process, *self.workers) if "CRITICAL" in process.said()]
+        said = [process for process in (self.api.process, *self.workers) if _CRITICAL in process.said()]
         if bool(said) is not critical:
             found.append(f"{len(said)} processes have something critical in their log")
         return found
