@@ -104,7 +104,7 @@ def rolled_back(short: bool) -> Outcome:
         faults.append(f"sent again although the trigger sends at most once, relative to the kill: {when}")
     figures = {
         "lost": seconds(killed - saved),
-        "from the return of the first process until the API said that firing is held": seconds(
+        "from the kill, over the restart of everything, until the API said that firing is held": seconds(
             noticed - killed
         ),
         "requests while it was held": str(len(during(requests, noticed, resumed))),
