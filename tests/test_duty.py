@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import AsyncExitStack
 
@@ -84,7 +83,13 @@ async def test_those_who_rest_come_when_there_is_more_than_places_on_duty(make_s
         target.hold.clear()
         await triggers.replace(shard, "acme", numbered(8, "0 0 1 1 *", url=target.url))
         fleet = [await stack.enter_async_context(worker_running(make_shard(**given))) for _ in range(4)]
-        await eventually(lambda: sum(not worker.duty.is_on for worker in fleet) == 3)
+        await eventually(
+            lambda: (
+                sorted((one.duty.is_on, one.duty.has_others) for one in fleet)[1:]
+                == [(False, True), (False, True), (True, True)]
+            ),
+            30,
+        )
         now = await shard.now_ms()
         begun = time.monotonic()
         await orders.make(shard, "acme", "run", [Order(str(number), now) for number in range(8)])
@@ -96,8 +101,6 @@ async def test_those_who_rest_come_when_there_is_more_than_places_on_duty(make_s
 async def test_a_worker_that_rests_finds_what_those_on_duty_leave_undone(make_shard: ShardFactory) -> None:
     shard = make_shard(real_time=True, workers_on_duty=1)
     async with Target().running() as target, worker_running(make_shard(real_time=True)) as worker:
-        await asyncio.sleep(0)
-        await eventually(lambda: worker.duty is not None)
         worker.duty.told(seated=False, others=True)  # as if another were on duty, that does nothing
         worker.ticker.wake()
         await triggers.replace(shard, "acme", [("t", define("* * * * * *", url=target.url))])

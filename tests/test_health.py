@@ -136,7 +136,7 @@ async def test_a_worker_that_falls_silent_is_told_and_one_that_leaves_is_not(
 async def test_the_list_of_workers_is_bounded(shard: Shard, clock: Clock) -> None:
     for number in range(7):
         clock.advance(0.001)
-        await shard.run("note_worker", f"w{number}", b"facts", 60_000, 5)
+        await shard.run("note_worker", f"w{number}", b"facts", 60_000, 5, 3, 10_000)
     kept = await shard.redis.zrange(shard.keys.workers, 0, -1)
     assert kept == [b"w2", b"w3", b"w4", b"w5", b"w6"]
     assert sorted(await shard.redis.hkeys(shard.keys.worker_facts)) == kept  # type: ignore[misc]

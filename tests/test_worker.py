@@ -35,6 +35,7 @@ from app.clock import day_of
 from app.config import Settings
 from app.models import State
 from app.store import Shard, connect, executions, queue, ticking, triggers
+from app.store import workers as registry
 from workers.transport import Transport
 from workers.worker import Worker
 
@@ -412,6 +413,11 @@ async def test_several_workers_share_the_work_and_send_each_once(
         workers = [
             await start_process(CRONSPACE_MAX_JOBS="5", CRONSPACE_WORKER_NAME=f"w{i}") for i in range(3)
         ]
+
+        async def all_here() -> bool:
+            return len(await registry.all_seen(shard)) == len(workers)
+
+        await eventually(all_here, 30)
         await triggers.replace(shard, "acme", numbered(60, "*/2 * * * * *", url=target.url))
         await eventually(lambda: len(target.received) >= 180, 30)
         for worker in workers:

@@ -20,7 +20,7 @@ class Duty:
 
     def __init__(self) -> None:
         self._seated = True
-        self._has_others = False
+        self.has_others = False  # workers without a seat
         self._alert_until = 0.0
         self._called = 0.0
 
@@ -31,7 +31,7 @@ class Duty:
 
     def told(self, seated: bool, others: bool) -> None:
         """What the heartbeat said: whether this worker has a seat, and whether there are some without."""
-        self._seated, self._has_others = seated, others
+        self._seated, self.has_others = seated, others
 
     def found(self) -> None:
         """Something was undone although others were on duty."""
@@ -45,7 +45,7 @@ class Duty:
     def may_call(self) -> bool:
         """Whether to call those who rest: there is more than this worker has places for."""
         now = time.monotonic()
-        if not self._has_others or now - self._called < _CALL_SECONDS:
+        if not self.has_others or now - self._called < _CALL_SECONDS:
             return False
         self._called = now
         return True

@@ -24,7 +24,7 @@ def run(context: Context) -> Row:
             redis = lab.redis()
             store(redis.url, same_sets(idle, "https://api.example.com/webhook", 1000, 100))
             for _ in range(size):
-                lab.worker(redis, 100)
+                lab.worker(redis.url, 100)
             time.sleep(settled)
             began, busy = time.monotonic(), cpu_seconds(redis.process.pid)
             before = _commands(redis)
