@@ -70,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     worker_port: Port = 0
     max_jobs: Positive = 100
+    workers_on_duty: Positive = 3
     max_concurrency: Count = 10
     max_rate: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
     max_concurrency_per_host: Count = 0
@@ -261,6 +262,11 @@ HELP: dict[str, tuple[str, str]] = {
         "Port of a worker's /live, /ready and /metrics, at the address CRONSPACE_HOST; 0: none",
     ),
     "max_jobs": ("CRONSPACE_MAX_JOBS", "Requests at once in one worker"),
+    "workers_on_duty": (
+        "CRONSPACE_WORKERS_ON_DUTY",
+        "Workers that look for work all the time, for each shard; the others when there is more than these"
+        " have places for",
+    ),
     "max_concurrency": (
         "CRONSPACE_MAX_CONCURRENCY",
         "Executions at once of one workspace over all workers; 0: no bound",

@@ -29,6 +29,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     warnings: Sequence[str]  # what else is wrong with how Redis is run
     used_memory: int
     max_memory: int
+    holds: Sequence[str]  # why nothing is fired, where firing is held
     alive: int  # workers
     silent: Sequence[tuple[str, int]]  # their names, and for how long
     ticker_lag: int
@@ -44,7 +45,8 @@ def unreachable(why: str) -> list[Finding]:
 
 def examine(facts: Facts) -> list[Finding]:
     """Everything that is wrong, the worst first."""
-    found = [*_of_redis(facts), *_of_workers(facts)]
+    held = [Finding("down", f"firing is held: {hold}") for hold in facts.holds]
+    found = [*held, *_of_redis(facts), *_of_workers(facts)]
     return sorted(found, key=lambda one: one.status != "down")
 
 

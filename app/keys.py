@@ -70,6 +70,8 @@ class Keys:
         # ZSET: worker → its last heartbeat, ms; HASH: worker → what it told then (msgpack)
         self.workers = f"{self.prefix}workers"
         self.worker_facts = f"{self.prefix}worker-facts"
+        # ZSET: worker that is on duty → until when, ms
+        self.seats = f"{self.prefix}seats"
         # STRING: that Redis takes writes was tried; it goes by itself
         self.write_probe = f"{self.prefix}write-probe"
         # What belongs to no shard lies in the first one, whose tag it carries, so that every process finds it

@@ -21,7 +21,8 @@ KEPT_ALWAYS = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 WORKERS = 3
 _FAR_SECONDS = 3600
 _SETTLE_SECONDS = 45.0  # in which what was due has to have ended, after the last slot
-_TRACE = re.compile(r"^Traceback .*\n(?:[ +|].*\n)*(?:\S.*\n)?", re.MULTILINE)
+_TRACE = re.compile(r'"traceback":.*|^Traceback (?:.*\n)*', re.MULTILINE)
+_CRITICAL = '"level":"critical"'
 
 
 class Rig:
@@ -37,15 +38,19 @@ class Rig:
         settings: Mapping[str, str] | None = None,
         each: Sequence[Mapping[str, str]] = ({},) * WORKERS,
         idle: bool = False,
+        state: bool = False,
     ) -> None:
         self._redis_options = redis
         self._settings = dict(settings or {})
         self._each = each
         self._idle = idle  # no worker yet
+        self._state = state  # with a folder that outlives processes
 
     def __enter__(self) -> Self:
         self.lab = Lab().__enter__()
         try:
+            if self._state:
+                self._settings["CRONSPACE_STATE_DIR"] = str(self.lab.path("state"))
             self.start_redis()
             self.redis_url = self.reach_redis()
             self.api = self.lab.start_api(self.redis_url, self._settings)
@@ -86,6 +91,20 @@ class Rig:
         """Start one more worker, without waiting."""
         return self.lab.start_worker(self.redis_url, {**self._settings, **(own or {})})
 
+    def restart(self) -> None:
+        """Start API and fleet again, when they have ended, and wait for them."""
+        self.client.__exit__(None, None, None)
+        self.api = self.lab.start_api(self.redis_url, self._settings)
+        self.start_workers()
+        self.api.wait()
+        self.client = Client(self.api.url).__enter__()
+        for worker in self.workers:
+            wait_for_worker(worker)
+
+    def resume(self) -> None:
+        """What an admin does when firing is held."""
+        self.client.call("POST", "/system/resume").raise_for_status()
+
     def store_in_time(self, make: Callable[[int], list[Planned]]) -> list[Planned]:
         """Store what ``make`` gives for a first slot (s since the epoch), and that before it.
 
@@ -104,36 +123,42 @@ class Rig:
         """Store 100 slots a second, which begin soon."""
         return self.store_in_time(lambda first: steady(self.target.url, first, seconds, do, **fields))
 
-    def settle(self, load: Sequence[Planned], within: float = _SETTLE_SECONDS) -> Account:
-        """Wait until all that is due has ended (or for so long), and draw up the account."""
+    def settle(self, load: Sequence[Planned], within: float = _SETTLE_SECONDS, since: int = 0) -> Account:
+        """Wait until all that is due has ended (or for so long), and draw up the account.
+
+        ``since``: requests of earlier slots (s) belong to something else. What is in workspaces that are not
+        in the load is left out.
+        """
         sleep_until(max(one.last for one in load) + 1)
-        due = {
-            workspace: sum(len(one.slots()) for one in own) for workspace, own in by_workspace(load).items()
-        }
+        workspaces = by_workspace(load)
+        due = {workspace: sum(len(one.slots()) for one in own) for workspace, own in workspaces.items()}
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             if all(self.client.counted(workspace) == (number, 0) for workspace, number in due.items()):
                 break
             time.sleep(0.2)
-        return self.balance(load)
-
-    def balance(self, load: Sequence[Planned]) -> Account:
-        """The account, as things stand; workspaces that are not in the load are left out of it."""
-        workspaces = by_workspace(load)
-        requests = [request for request in self.target.requests() if request.workspace in workspaces]
+        requests = [
+            request
+            for request in self.target.requests()
+            if request.workspace in workspaces and request.slot >= since * 1000
+        ]
         ledger = {(one.workspace, one.id): self.client.entry(one.workspace, one.id) for one in load}
         return balance(load, requests, ledger)
 
-    def dead(self) -> list[str]:
-        """Processes that ended by themselves, and what was said that nobody should have to say."""
+    def dead(self, *, critical: bool = False) -> list[str]:
+        """Processes that ended by themselves, and what was said that nobody should have to say.
+
+        ``critical``: something is so wrong that it has to be said by somebody.
+        """
         found = []
         for process in (self.api.process, *self.workers):
             if not process.alive():
                 found.append(f"{process.log.stem} ended by itself: {process.said()[-300:]}")
             for trace in _TRACE.findall(process.said())[:1]:
                 found.append(f"{process.log.stem} has a traceback in its log: {trace[-500:]}")
-            if "CRITICAL" in process.said():
-                found.append(f"{process.log.stem} has something critical in its log")
+        said = [process for process in (self.api.process, *self.workers) if _CRITICAL in process.said()]
+        if bool(said) is not critical:
+            found.append(f"{len(said)} processes have something critical in their log")
         return found
 
     def any_worker(self) -> int:

@@ -21,7 +21,11 @@ LOOPBACK = "127.0.0.0/8"  # where the tests' targets are: CRONSPACE_EGRESS_ALLOW
 
 # The same examples in each run, unless more of them are asked for (see strategies.py): what fails in a plain
 # run is the fault of a change.
-hypothesis.settings.register_profile("steady", derandomize="CRONSPACE_EXAMPLES" not in os.environ)
+hypothesis.settings.register_profile(
+    "steady",
+    derandomize="CRONSPACE_EXAMPLES" not in os.environ,
+    deadline=None,  # how long an example takes says more about the machine
+)
 hypothesis.settings.load_profile("steady")
 
 START = 1_790_000_000_000  # 2026-09-21T14:13:20Z, a Monday

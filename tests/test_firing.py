@@ -200,6 +200,22 @@ async def test_a_dead_workers_execution_is_taken_over_after_the_lease_and_its_vo
     assert await queue.finish(shard, [succeeded(taken, clock.now)]) == [State.SUCCEEDED]
 
 
+async def test_a_claim_whose_reply_is_lost_takes_nothing_from_its_own_worker(
+    shard: Shard, clock: Clock
+) -> None:
+    """Redis was silent: the claim waited in its socket, ran when it woke, and nobody heard of it."""
+    await triggers.replace(shard, "acme", numbered(2))
+    clock.advance(60)
+    await ticking.fire_due(shard)
+    mine, other = await claim_all(shard, number=1)
+    clock.advance(20)
+    await claim_all(shard, number=2)  # the lost reply: both came back to their own worker
+    assert await queue.renew(shard, {one.id: one.token for one in (mine, other)}) == set()
+    assert await queue.finish(shard, [succeeded(mine, clock.now)]) == [State.SUCCEEDED]
+    assert [(one.id, one.token) for one in await claim_all(shard, number=2)] == [(other.id, other.token)]
+    assert await queue.finish(shard, [succeeded(other, clock.now)]) == [State.SUCCEEDED]
+
+
 async def test_a_renewed_lease_is_not_taken_over(shard: Shard, clock: Clock) -> None:
     await triggers.replace(shard, "acme", numbered(1))
     clock.advance(60)
@@ -340,7 +356,7 @@ async def test_ones_own_lapsed_execution_comes_back_as_a_renewal(shard: Shard, c
     await claim_all(shard, worker="w", number=1)
     clock.advance(16)
     (again,) = await claim_all(shard, worker="w", number=2)
-    assert (again.token, again.attempts) == ("w:2", [])
+    assert (again.token, again.attempts) == ("w:1", [])
 
 
 async def test_a_repeated_claim_extends_the_lease_it_promises(shard: Shard, clock: Clock) -> None:

@@ -25,6 +25,7 @@ WELL = Facts(
     warnings=(),
     used_memory=1,
     max_memory=0,
+    holds=(),
     alive=1,
     silent=(),
     ticker_lag=0,
@@ -52,6 +53,7 @@ async def detailed(shard: Shard, status: int) -> Any:
         ({"role": "slave"}, "down", ["not to the primary"]),
         ({"warnings": ["set noeviction"]}, "degraded", ["set noeviction"]),
         ({"used_memory": 95, "max_memory": 100}, "degraded", ["uses 95% of its maxmemory"]),
+        ({"holds": ["the data went back"]}, "down", ["firing is held: the data went back"]),
         ({"alive": 0}, "down", ["no worker is alive"]),
         ({"silent": [("w1", 40_000)]}, "degraded", ["w1 has been silent for 40 s"]),
         ({"ticker_lag": 6_000}, "degraded", ["waiting 6 s to be fired"]),
@@ -134,7 +136,7 @@ async def test_a_worker_that_falls_silent_is_told_and_one_that_leaves_is_not(
 async def test_the_list_of_workers_is_bounded(shard: Shard, clock: Clock) -> None:
     for number in range(7):
         clock.advance(0.001)
-        await shard.run("note_worker", f"w{number}", b"facts", 60_000, 5)
+        await shard.run("note_worker", f"w{number}", b"facts", 60_000, 5, 3, 10_000)
     kept = await shard.redis.zrange(shard.keys.workers, 0, -1)
     assert kept == [b"w2", b"w3", b"w4", b"w5", b"w6"]
     assert sorted(await shard.redis.hkeys(shard.keys.worker_facts)) == kept  # type: ignore[misc]

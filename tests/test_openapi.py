@@ -212,7 +212,6 @@ PROVOKED = {
     ("delete_egress", 409): ERASING,
     ("create_key", 409): Way(scene="full"),
     ("delete_key", 404): AS_IT_IS,
-    ("detailed_health", 403): AS_IT_IS,
     ("roll_back", 404): AS_IT_IS,
     ("roll_back", 409): CONTENDED,
     ("roll_back", 412): Way({"If-Match": '"7"'}, there=True),

@@ -59,7 +59,7 @@ async def run_until(shard: Shard, traces: Traces | None, condition: Any) -> None
 async def test_a_replace_is_a_span_of_its_callers_trace_with_its_scripts_below(shard: Shard) -> None:
     traces, exporter = in_memory()
     app = create_app(shard.settings, Shards([shard]), traces)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         answer = await client.put(f"{ACME}/triggers", json=SET, headers={"traceparent": CALLER})
         assert answer.is_success
     (call,) = by_name(exporter, "put_triggers")

@@ -35,6 +35,7 @@ from app.clock import day_of
 from app.config import Settings
 from app.models import State
 from app.store import Shard, connect, executions, queue, ticking, triggers
+from app.store import workers as registry
 from workers.transport import Transport
 from workers.worker import Worker
 
@@ -342,10 +343,10 @@ async def test_an_execution_whose_lease_lapsed_is_not_sent(make_shard: ShardFact
         await eventually(fired)
         worker = Worker(shard, Transport(4096, 1 << 20, 10))
         claim = await queue.claim(shard, "w", 1, 1)
-        worker._start(claim.executions[0], time.monotonic() - 0.001, worker._outgoing.usual)
+        worker.sender.start(claim.executions[0], time.monotonic() - 0.001, worker._outgoing.usual)
         await asyncio.gather(*worker.tasks.values())
         assert target.received == []
-        assert worker._ended == []
+        assert worker.sender.ended == []
         await worker._transport.aclose()
 
 
@@ -412,6 +413,11 @@ async def test_several_workers_share_the_work_and_send_each_once(
         workers = [
             await start_process(CRONSPACE_MAX_JOBS="5", CRONSPACE_WORKER_NAME=f"w{i}") for i in range(3)
         ]
+
+        async def all_here() -> bool:
+            return len(await registry.all_seen(shard)) == len(workers)
+
+        await eventually(all_here, 30)
         await triggers.replace(shard, "acme", numbered(60, "*/2 * * * * *", url=target.url))
         await eventually(lambda: len(target.received) >= 180, 30)
         for worker in workers:

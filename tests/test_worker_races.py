@@ -45,18 +45,18 @@ async def test_an_execution_that_is_cut_off_before_its_first_step_leaves_no_plac
 ) -> None:
     await make_ready(worker._shard, clock, "http://127.0.0.1:9/")
     (one,) = await claimed_by(worker)
-    worker._start(one, 1e12, worker._outgoing.usual)
-    worker._abort(one.id)
+    worker.sender.start(one, 1e12, worker._outgoing.usual)
+    worker.sender.abort(one.id)
     await asyncio.wait(worker.tasks.values())
     assert worker.tasks == {}
-    assert worker._held == {}
+    assert worker.sender.held == {}
 
 
 async def test_a_stopping_worker_releases_what_it_has_not_begun_to_send(worker: Worker, clock: Clock) -> None:
     shard = worker._shard
     await make_ready(shard, clock, "http://127.0.0.1:9/", delivery="at_most_once")
     (one,) = await claimed_by(worker)
-    worker._start(one, 1e12, worker._outgoing.usual)
+    worker.sender.start(one, 1e12, worker._outgoing.usual)
     worker.tasks[one.id].cancel()
     await asyncio.wait(worker.tasks.values())
     await worker.finish()
@@ -73,7 +73,7 @@ async def test_a_retry_that_is_claimed_before_its_outcome_is_answered_is_sent(
     async with Target(b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n").running() as target:
         await make_ready(shard, clock, target.url, retry_delay_seconds=0, max_retries=1)
         await worker.claim()
-        await eventually(lambda: worker._ended)
+        await eventually(lambda: worker.sender.ended)
         run = shard.run
 
         async def claim_before_the_reply(name: str, *args: Any, **more: Any) -> Any:
@@ -85,12 +85,12 @@ async def test_a_retry_that_is_claimed_before_its_outcome_is_answered_is_sent(
         shard.run = claim_before_the_reply  # type: ignore[method-assign]
         await worker.finish()
         shard.run = run  # type: ignore[method-assign]
-        await eventually(lambda: worker._ended)
+        await eventually(lambda: worker.sender.ended)
         await worker.finish()
         assert [request.headers["cronspace-attempt"] for request in target.received] == ["1", "2"]
     (letter,) = (await executions.list_newest(shard, "acme", state=State.FAILED)).executions
     assert [one.kind for one in letter.attempts] == ["status", "status"]
-    assert worker._held == {}
+    assert worker.sender.held == {}
 
 
 async def test_a_slow_reply_while_a_worker_stops_loses_no_outcome(worker: Worker, clock: Clock) -> None:
@@ -116,6 +116,6 @@ async def test_a_slow_reply_while_a_worker_stops_loses_no_outcome(worker: Worker
         await asked.wait()
         worker.stop()
         await running
-    assert worker._ended == []
+    assert worker.sender.ended == []
     assert worker.finisher.failures == 0
     assert worker.jobs_complete == 1

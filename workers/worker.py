@@ -35,49 +35,24 @@ from app.store.queue import Claimed, Ended
 from app.store.replicas import Replicas
 from app.store.shard import pack, unpack
 from workers import delivery
-from workers.account import Account, fields_of
-from workers.failures import NotSent
+from workers.account import Account
+from workers.duty import Duty
 from workers.hosts import HostPlaces
-from workers.outgoing import OutgoingCache, Ready
+from workers.outgoing import OutgoingCache
 from workers.places import Places
+from workers.sender import Confirmation, Sender
 from workers.transport import Transport
 
 if TYPE_CHECKING:
-    from app.telemetry.tracing import Traced, Traces
+    from app.telemetry.tracing import Traces
 
 log = logging.getLogger(__name__)
 
 _FINISH_BATCH = 200
 _JANITOR_SECONDS = 5.0
-_UNCONFIRMED_MS = 1000  # until a claim that could not be confirmed is tried again
 _SILENCE_SECONDS = 10.0  # on the channel of notifications
 _LAST_FLUSH_SECONDS, _FLUSH_PAUSE_SECONDS = 1.5, 0.1
 _LAST_CALL_SECONDS = 0.5  # for a call to Redis that is under way when the worker stops
-
-
-# Why the replicas may not have a claim; empty when they have it.
-Confirmation = asyncio.Task[str]
-
-
-class Held:
-    """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
-
-    __slots__ = ("aborted", "begun", "confirmation", "execution", "outgoing", "until")
-
-    def __init__(
-        self, execution: Claimed, until: float, outgoing: Ready, confirmation: Confirmation | None
-    ) -> None:
-        self.execution = execution  # as it was claimed last
-        self.until = until
-        self.outgoing = outgoing
-        self.confirmation = confirmation  # to be waited for before anything is sent
-        self.begun = False  # the request was: something of it may have arrived
-        self.aborted = False  # cancelled in Redis: its outcome is nobody's business any more
-
-    def may_send(self) -> bool:
-        """The last look before a request: whether the lease still holds."""
-        self.begun = time.monotonic() < self.until
-        return self.begun
 
 
 async def send(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
@@ -125,8 +100,6 @@ class Worker(arq.Worker):
         self._traces = traces
         self._identity = f"{self.name}~{uuid.uuid4().hex[:8]}"  # tokens must differ between restarts
         self._claims = 0  # the number of the last claim that was answered
-        self._held: dict[str, Held] = {}  # running, or ended and not yet recorded
-        self._ended: list[Ended] = []
         self._clock_offset = 0.0  # Redis's clock minus the monotonic one, ms
         self._started = 0  # by Redis's clock, ms; 0: not yet
         self._next_look: int | None = None  # as the ticker knew last
@@ -142,8 +115,13 @@ class Worker(arq.Worker):
         self.health = self._loop("health", self.report_health)
         self.watcher = self._loop("watcher", self._replicas.watch)
         self._hosts = HostPlaces(shard, self._identity) if settings.max_concurrency_per_host else None
+        self.sender = Sender(
+            self.name, transport, self._places, self._now, self.finisher.wake, self._hosts, traces
+        )
+        self.tasks = self.sender.tasks  # arq's name for what runs
         self._memory = Memory(shard)
-        self.witness = self._loop("witness", self._memory.once)
+        self.witness = self._loop("witness", self.watch)
+        self.duty = Duty()
         self._stop = asyncio.Event()
 
     def _loop(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
@@ -214,7 +192,7 @@ class Worker(arq.Worker):
     @property
     def unrecorded(self) -> int:
         """Outcomes that are not in Redis yet."""
-        return len(self._ended)
+        return len(self.sender.ended)
 
     def stop(self) -> None:
         """Begin to stop."""
@@ -235,18 +213,22 @@ class Worker(arq.Worker):
         if fired.handled and self._next_look is not None:
             self._lag = max(self._lag, fired.now - self._next_look)
         self._next_look = fired.next_look
+        if fired.handled:
+            self.duty.found()
         if fired.made:
             self.claimer.wake()
         if fired.dry:
             self.refiller.wake()
         if fired.next_look is None:
-            return self.settings.poll_seconds
-        return min(max(fired.next_look - fired.now, 0) / 1000, self.settings.poll_seconds)
+            return self.duty.pause(self.settings.poll_seconds)
+        ahead = max(fired.next_look - fired.now, 0) / 1000
+        return self.duty.pause(min(ahead, self.settings.poll_seconds))
 
     async def refill(self) -> float:
         """Compute slots for triggers that run low."""
         if not await ticking.refill(self._shard):
-            return self.settings.poll_seconds
+            return self.duty.pause(self.settings.poll_seconds)
+        self.duty.found()
         self.ticker.wake()
         return 0
 
@@ -257,8 +239,7 @@ class Worker(arq.Worker):
             await asyncio.sleep(0)  # what else ends in this round of the loop comes along
         asked = min(places.free, self.settings.claim_batch)
         if asked <= 0:
-            places.wake_when_free(self.claimer.wake)
-            return self.settings.poll_seconds
+            return await self._wait_for_place()
         begun = time.monotonic()
         since = await self._replicas.history()
         with places.reserve(asked):  # from the other shards' claims
@@ -277,54 +258,63 @@ class Worker(arq.Worker):
         until = begun + self.settings.lease_seconds
         for execution, confirmation in self._with_confirmations(executions, since):
             with_it = outgoing.get(execution.workspace, self._outgoing.usual)
-            self._start(execution, until, with_it, confirmation)
+            self.sender.start(execution, until, with_it, confirmation)
         if len(executions) < len(claim.executions):
             return 0  # others may take the places of those that wait for their hosts
+        if claim.executions:
+            self.duty.found()
         if claim.next_ready is None:
-            return self.settings.poll_seconds
+            return self.duty.pause(self.settings.poll_seconds)
         if claim.next_ready <= claim.now and places.free <= 0:
-            places.wake_when_free(self.claimer.wake)
-            return self.settings.poll_seconds
-        return min(max(claim.next_ready - claim.now, 0) / 1000, self.settings.poll_seconds)
+            return await self._wait_for_place()
+        ahead = max(claim.next_ready - claim.now, 0) / 1000
+        return self.duty.pause(min(ahead, self.settings.poll_seconds))
+
+    async def _wait_for_place(self) -> float:
+        """Be woken when a place is free; others may have some now. Returns the seconds to sleep."""
+        self._places.wake_when_free(self.claimer.wake)
+        if self.duty.may_call():
+            await self._shard.call_workers()
+        return self.settings.poll_seconds
 
     async def finish(self) -> float:
         """Record what ended; what can't be recorded now is kept for the next round."""
-        if not self._ended:
+        if not self.sender.ended:
             return self.settings.poll_seconds
         await asyncio.sleep(0)  # what else ends in this round of the loop comes along
         # With the token of now: a lapsed lease may have come back to us meanwhile.
-        claims = [self._held[ended.id].execution for ended in self._ended[:_FINISH_BATCH]]
+        claims = [self.sender.held[ended.id].execution for ended in self.sender.ended[:_FINISH_BATCH]]
         batch = [
             msgspec.structs.replace(ended, token=claimed.token)
-            for ended, claimed in zip(self._ended, claims, strict=False)
+            for ended, claimed in zip(self.sender.ended, claims, strict=False)
         ]
         states = await queue.finish(self._shard, batch)
-        del self._ended[: len(batch)]
+        del self.sender.ended[: len(batch)]
         for ended, claimed, state in zip(batch, claims, states, strict=True):
-            held = self._held[ended.id]
+            held = self.sender.held[ended.id]
             came_back = held.execution.token != ended.token
             if came_back and len(held.execution.attempts) == len(claimed.attempts):
-                self._ended.append(ended)  # our own lapsed lease: with its token, then
+                self.sender.ended.append(ended)  # our own lapsed lease: with its token, then
                 continue
-            del self._held[ended.id]
+            del self.sender.held[ended.id]
             if came_back:
                 # Recorded, and already ours again: the next attempt.
-                self._start(held.execution, held.until, held.outgoing, held.confirmation)
+                self.sender.start(held.execution, held.until, held.outgoing, held.confirmation)
             self._count(ended, claimed, state)
         self.claimer.wake()
-        return 0 if self._ended else self.settings.poll_seconds
+        return 0 if self.sender.ended else self.settings.poll_seconds
 
     async def renew(self) -> float:
         """Extend every lease, three times within its length; without any it is still a sign of life."""
         begun = time.monotonic()
-        held = {id_: one.execution.token for id_, one in self._held.items()}
+        held = {id_: one.execution.token for id_, one in self.sender.held.items()}
         lost = await queue.renew(self._shard, held)
         for id_, token in held.items():
-            one = self._held.get(id_)
+            one = self.sender.held.get(id_)
             if one is None or one.execution.token != token:
                 continue
             if id_ in lost:
-                self._abort(id_)
+                self.sender.abort(id_)
             else:
                 one.until = begun + self.settings.lease_seconds
         return self.settings.lease_seconds / 3
@@ -336,7 +326,11 @@ class Worker(arq.Worker):
         cleared = await upkeep.clear_removed(self._shard)
         trimmed = await upkeep.trim_finished(self._shard)
         erased = await upkeep.finish_erasing(self._shard)
-        return 0 if cleared or trimmed or erased else _JANITOR_SECONDS
+        return 0 if cleared or trimmed or erased else self.duty.pause(_JANITOR_SECONDS)
+
+    async def watch(self) -> float:
+        """Look whether Redis has lost anything."""
+        return self.duty.pause(await self._memory.once())
 
     async def listen(self) -> float:
         """Wait for notifications; without them everything still happens, at the next poll."""
@@ -356,14 +350,18 @@ class Worker(arq.Worker):
                 if message["type"] == "pong":
                     continue
                 what, _, execution = message["data"].decode().partition(" ")
-                if what == "replaced":
+                if what == "cancel":
+                    self.sender.abort(execution)
+                elif what == "more":
+                    self.claimer.wake()
+                elif not self.duty.is_on:
+                    continue
+                elif what == "replaced":
                     self.ticker.wake()
                     self.refiller.wake()
                     self.janitor.wake()
                 elif what == "paced":
                     self.ticker.wake()
-                elif what == "cancel":
-                    self._abort(execution)
                 else:
                     self.claimer.wake()
 
@@ -380,8 +378,9 @@ class Worker(arq.Worker):
             tick_lag=self._lag,
         )
         self._lag = 0
-        await workers.note(self._shard, self.account.process, facts)
-        await self.record_health()
+        self.duty.told(*await workers.note(self._shard, self.account.process, facts))
+        if self.duty.is_on:
+            await self.record_health()
         return workers.HEARTBEAT_SECONDS
 
     async def _enter_hosts(self, claimed: list[Claimed]) -> list[Claimed]:
@@ -389,15 +388,8 @@ class Worker(arq.Worker):
         place at its host."""
         if self._hosts is None:
             return claimed
-        renewed = [one for one in claimed if self._is_renewal(one)]
+        renewed = [one for one in claimed if self.sender.is_renewal(one)]
         return [*renewed, *await self._hosts.enter([one for one in claimed if one not in renewed])]
-
-    def _is_renewal(self, execution: Claimed) -> bool:
-        """Whether this is the attempt that we have: its lease had lapsed, and came back to us."""
-        held = self._held.get(execution.id)
-        return held is not None and len(held.execution.attempts) == len(execution.attempts)
-
-    # One execution.
 
     def _with_confirmations(
         self, claimed: Sequence[Claimed], since: str
@@ -415,84 +407,10 @@ class Worker(arq.Worker):
                 confirmation = asyncio.create_task(self._replicas.confirm(since, wanted))
             yield execution, confirmation
 
-    def _start(
-        self, execution: Claimed, until: float, outgoing: Ready, confirmation: Confirmation | None = None
-    ) -> None:
-        running = self._held.get(execution.id)
-        if running is not None:
-            # Its lease had lapsed and it came back to us, who still send it: that is a renewal. Or it is the
-            # next attempt, claimed before we heard that this one is recorded: then `finish` starts it.
-            running.execution, running.until = execution, until
-            running.outgoing, running.confirmation = outgoing, confirmation
-            return
-        held = self._held[execution.id] = Held(execution, until, outgoing, confirmation)
-        self._places.take()
-        task = self.tasks[execution.id] = asyncio.create_task(self._run(execution, held))
-        task.add_done_callback(lambda done: self._settle(execution.id, held, done))
-
-    async def _run(self, execution: Claimed, held: Held) -> Ended | None:
-        """The outcome of an attempt; None when there is none to report."""
-        unconfirmed = "" if held.confirmation is None else await asyncio.shield(held.confirmation)
-        if unconfirmed:
-            log.warning(
-                "not sent yet, because its claim is not confirmed: %s",
-                unconfirmed,
-                extra=fields_of(execution),
-            )
-            return Ended(execution.id, held.execution.token, "release", _UNCONFIRMED_MS)
-        started = self._now()
-        if self._traces is None:
-            return await self._attempt(execution, held, started)
-        with self._traces.attempt(execution.id, len(execution.attempts) + 1, self.name) as span:
-            return await self._attempt(execution, held, started, span)
-
-    async def _attempt(
-        self, execution: Claimed, held: Held, started: int, span: Traced | None = None
-    ) -> Ended | None:
-        traceparent = "" if span is None else span.traceparent
-        try:
-            ended = await delivery.attempt(
-                self._transport, execution, started, self.name, held.outgoing, held.may_send, traceparent
-            )
-            if span is not None and ended.attempt is not None:
-                span.tell(ended.attempt.status, ended.attempt.kind, ended.attempt.message)
-            return ended
-        except NotSent:
-            # Perhaps another worker's by now: not sent, and not to be reported either.
-            log.warning("the lease lapsed before the request was sent", extra=fields_of(execution))
-            return None
-        except asyncio.CancelledError:
-            if held.aborted or not held.begun:
-                raise
-            return delivery.interrupted(execution, started, self._now(), self.name)
-
-    def _settle(self, id_: str, held: Held, task: asyncio.Task[Ended | None]) -> None:
-        """Let an execution go whose task is over; it may have been cut off before its first step."""
-        del self.tasks[id_]
-        if self._hosts is not None:
-            self._hosts.leave(id_)
-        self._places.give_back()
-        if task.cancelled() and not held.aborted:
-            ended: Ended | None = Ended(id_, held.execution.token, "release")
-        else:
-            ended = None if held.aborted else task.result()
-        if ended is None:
-            del self._held[id_]
-        else:
-            self._ended.append(ended)
-            self.finisher.wake()
-
-    def _abort(self, id_: str) -> None:
-        """Cut an attempt off whose execution is not ours any more: cancelled, or taken over."""
-        task, held = self.tasks.get(id_), self._held.get(id_)
-        if task is not None and held is not None:
-            held.aborted = True
-            task.cancel()
-
     async def _flush(self) -> None:
         """Record the last outcomes; Redis may be slow, but not for ever."""
         deadline = time.monotonic() + _LAST_FLUSH_SECONDS
-        while self._ended and time.monotonic() < deadline:
+        while self.sender.ended and time.monotonic() < deadline:
             try:
                 async with asyncio.timeout_at(
                     asyncio.get_running_loop().time() + deadline - time.monotonic()
@@ -500,8 +418,8 @@ class Worker(arq.Worker):
                     await self.finish()
             except (RedisError, OSError):  # TimeoutError is an OSError
                 await asyncio.sleep(_FLUSH_PAUSE_SECONDS)
-        if self._ended:
-            log.error("%d outcomes could not be recorded: their executions run again", len(self._ended))
+        if self.sender.ended:
+            log.error("%d outcomes could not be recorded: their executions run again", len(self.sender.ended))
 
     def _count(self, ended: Ended, execution: Claimed, state: State | None) -> None:
         self.account.ended(ended, execution, state)

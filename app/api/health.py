@@ -13,7 +13,7 @@ from app.clock import rfc3339
 from app.errors import Forbidden, WrongDeployment
 from app.formats import Moment
 from app.health_checks import Facts, Finding, Status, examine, unreachable, verdict
-from app.store import Shards, fleet, readiness, server
+from app.store import Shards, fleet, readiness, server, witness
 from app.store.workers import Seen
 
 noun = Noun("health", "Whether the API runs, and how the whole stands.")
@@ -150,6 +150,7 @@ async def _look(shards: Shards) -> DetailedHealth:
             warnings=redis.warnings(),
             used_memory=redis.used_memory,
             max_memory=redis.max_memory,
+            holds=[hold.detail for one in shards for hold in (await witness.status(one)).holds],
             alive=len(all_.alive),
             silent=silent,
             ticker_lag=all_.ticker_lag,

@@ -11,6 +11,7 @@ from app.store.shard import Shard, pack
 
 HEARTBEAT_SECONDS = 5
 SILENT_MS = 3 * HEARTBEAT_SECONDS * 1000  # after so long it may be dead
+_SEAT_MS = 2 * HEARTBEAT_SECONDS * 1000  # for so long a heartbeat keeps a worker on duty
 _FORGOTTEN_MS = 600_000  # after so long nobody waits for it any more
 _MOST = 10_000
 
@@ -41,14 +42,21 @@ class Seen(Struct, frozen=True):
 _decode = msgspec.msgpack.Decoder(Facts).decode
 
 
-async def note(shard: Shard, worker: str, facts: Facts) -> None:
-    """A heartbeat of a process; ``worker`` differs between restarts."""
-    await shard.run("note_worker", worker, pack(facts), _FORGOTTEN_MS, _MOST)
+async def note(shard: Shard, worker: str, facts: Facts) -> tuple[bool, bool]:
+    """A heartbeat of a process; ``worker`` differs between restarts. Returns whether it is on duty, and
+    whether there are others that are not. One without a free place gives its seat up.
+    """
+    seats = shard.settings.workers_on_duty
+    wanted = seats if facts.running < facts.capacity else 0
+    seated, known = await shard.run(
+        "note_worker", worker, pack(facts), _FORGOTTEN_MS, _MOST, wanted, _SEAT_MS
+    )
+    return bool(seated), known > seats
 
 
 async def leave(shard: Shard, worker: str) -> None:
     """A worker stops: nobody need wait for it."""
-    await shard.run("note_worker", worker, "", _FORGOTTEN_MS, _MOST)
+    await shard.run("note_worker", worker, "", _FORGOTTEN_MS, _MOST, 0, _SEAT_MS)
 
 
 async def all_seen(shard: Shard) -> list[Seen]:

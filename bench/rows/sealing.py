@@ -62,7 +62,7 @@ def burst(count: int, keys: str, lead: float) -> tuple[float, float, bool]:
 
         dues = load_in_time(lead, load)
         stored = (redis.used_memory() - empty) / count
-        worker = lab.worker(redis, PLACES, CRONSPACE_ENCRYPTION_KEYS=keys)
+        worker = lab.worker(redis.url, PLACES, CRONSPACE_ENCRYPTION_KEYS=keys)
         before = cpu_seconds(worker.pid)
         arrivals = target.wait_for(count, 90)
         time.sleep(_SETTLES)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
 from chaos.load import sleep_until
 from chaos.outcome import Outcome, Scenario, percentile, seconds
 from chaos.rig import KEPT, Rig
+from chaos.scenarios.data_loss import during, next_after, silence, wait_for_hold
 from lab.processes import embedded_redis_binary
 
 _WRONG_SECONDS = 600
-_JUMP_SECONDS = 5
+_JUMP_SECONDS, _FAR_JUMP_SECONDS = 5, 300  # the bound is 60
 
 
 def library() -> Path | None:
@@ -84,6 +86,29 @@ def redis_clock(short: bool) -> Outcome:
     return Outcome(account, figures, faults)
 
 
+def beyond_the_bound(short: bool) -> Outcome:
+    """Redis's clock jumps by more than the bound, and is set right again."""
+    with ClockRig() as rig:
+        load = rig.store_steady(12 if short else 40)
+        sleep_until(load[0].first + 3.3)
+        rig.set_clock(_FAR_JUMP_SECONDS)
+        jumped = time.time()
+        noticed = wait_for_hold(rig, "clock_jump")
+        time.sleep(3 if short else 10)
+        rig.set_clock(0)
+        right = time.time()
+        account = rig.settle(load)
+        requests = rig.target.requests()
+        faults = account.faults() + rig.dead(critical=True) + silence(requests, noticed, right)
+    figures = {
+        "from the jump until the API said that firing is held": seconds(noticed - jumped),
+        "requests while it was held": str(len(during(requests, noticed, right))),
+        "from the right time to the next request": seconds(next_after(requests, right) - right),
+        "lateness of what was due meanwhile, longest": seconds(max(account.late)),
+    }
+    return Outcome(account, figures, faults)
+
+
 class ClockRig(Rig):
     """Redis with a clock that can be moved."""
 
@@ -114,6 +139,14 @@ SCENARIOS = [
         "No slot lost and none sent again: those that were jumped over are sent at once, and while the"
         " clock comes round again none is sent that was.",
         redis_clock,
+        needs_embedded,
+    ),
+    Scenario(
+        "Redis's clock jumps by 5 minutes",
+        "The same, 300 s ahead and back after 10 s. CRONSPACE_MAX_CLOCK_JUMP_SECONDS is 60, the default.",
+        "Noticed before anything is fired, and told; nothing is sent while it lasts; when the clock is"
+        " right again all goes on by itself, and what was due meanwhile is sent.",
+        beyond_the_bound,
         needs_embedded,
     ),
 ]

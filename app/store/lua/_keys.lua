@@ -17,6 +17,7 @@ local outgoing_key = prefix .. 'outgoing'
 local totals_key = prefix .. 'totals'
 local workers_key = prefix .. 'workers'
 local worker_facts_key = prefix .. 'worker-facts'
+local seats_key = prefix .. 'seats'
 local wake_channel = prefix .. 'wake'
 
 local function of(workspace, name)

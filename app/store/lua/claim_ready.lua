@@ -3,7 +3,7 @@
 -- The owner's key holds token|start: the token (worker:number) fences, the start is for people.
 -- A job whose lease has lapsed is taken over, with an attempt recorded as lost; but not within one lease
 -- after a silence in which nobody could renew (Redis was away): first the living report. What comes back to
--- its own worker is a renewal.
+-- its own worker is a renewal, and keeps its token: the worker may never hear of this call, and goes on by that.
 -- What is void is ended here: its trigger was removed. What waited elsewhere needs a free place again.
 -- What is sent at most once is not taken over, nor sent when it was open before Redis lost something: whether it
 -- was sent is unknown, and it fails.
@@ -44,13 +44,17 @@ local versions = {} -- of `outgoing`, of the workspaces of what is given
 local reply, taken = { now, -1, verdict, versions }, {}
 local senders = {} -- workspaces of what is given
 
-local function give(workspace, id, job, definition, state)
+local function worker_of(owner)
+  return string.match(owner, '^(.*):%d+|')
+end
+
+local function give(workspace, id, job, definition, state, own_token)
   senders[workspace] = true
   reply[#reply + 1] = id
   reply[#reply + 1] = job
   reply[#reply + 1] = definition
   reply[#reply + 1] = state and state[NOTES] and state[NOTES].anchor or 0
-  reply[#reply + 1] = token
+  reply[#reply + 1] = own_token
   taken[#taken + 1] = id
 end
 
@@ -98,7 +102,7 @@ local function try_claim(id, packed, owner)
     drop_unreadable(id)
     return
   end
-  local own = owner and string.match(owner, '^(.*):%d+|') == worker
+  local own = owner and worker_of(owner) == worker
   if owner and not own and now < takeover_after then
     redis.call('ZADD', queue_key, whole(takeover_after), tag .. id)
     return
@@ -132,9 +136,12 @@ local function try_claim(id, packed, owner)
     redis.call('ZREM', of(workspace, 'late'), id)
     take_place(workspace, id)
   end
-  redis.call('SET', owner_key(id), token .. '|' .. whole(now))
+  if not own then
+    owner = token .. '|' .. whole(now)
+    redis.call('SET', owner_key(id), owner)
+  end
   redis.call('ZADD', queue_key, lease_end, tag .. id)
-  give(workspace, id, packed, definition, state)
+  give(workspace, id, packed, definition, state, string.match(owner, '^(.*)|'))
 end
 
 local WORKSPACES_AT_ONCE = 32
@@ -172,14 +179,14 @@ saved = saved and cmsgpack.unpack(saved)
 if saved and saved[1] == number then
   for _, id in ipairs(saved[2]) do
     local owner, packed = redis.call('GET', owner_key(id)), redis.call('GET', job_key(id))
-    if owner and packed and string.sub(owner, 1, #token + 1) == token .. '|' then
+    if owner and packed and worker_of(owner) == worker then
       local workspace, trigger = split_id(id)
       local job = cmsgpack.unpack(packed)
       local is_alive, state = alive(workspace, trigger, job.a)
       local definition = is_alive and request_of(id, job)
       if definition then
         redis.call('ZADD', queue_key, 'XX', lease_end, tag .. id)
-        give(workspace, id, packed, definition, state)
+        give(workspace, id, packed, definition, state, string.match(owner, '^(.*)|'))
       end
     end
   end
