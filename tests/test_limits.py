@@ -111,7 +111,11 @@ async def test_no_more_workspaces_are_made_than_there_may_be(make_shard: ShardFa
         await refused(client.put(f"{other}/triggers", json={"triggers": []}), 409, "too_many_workspaces")
         await refused(client.post(f"{other}/triggers/new", json=ONE), 409, "too_many_workspaces")
         await refused(client.put(f"{other}/triggers/x", json=ONE), 409, "too_many_workspaces")
+        await refused(client.put(f"{other}/secrets/x", json={"value": "1234"}), 409, "too_many_workspaces")
+        await refused(client.post(f"{other}/signing-secrets"), 409, "too_many_workspaces")
+        await refused(client.put(f"{other}/egress", json={"deny": ["*"]}), 409, "too_many_workspaces")
         await ok(client.put(f"{ACME}/triggers", json={"triggers": [ONE]}))
+        await ok(client.put(f"{ACME}/secrets/x", json={"value": "1234"}), 201)
         await ok(client.delete("/api/workspaces/beta?confirm=beta"))
         await ok(client.put(other, json={}), 201)
     assert await workspaces.all_ids(shard) == ["acme", "other"]
