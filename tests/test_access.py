@@ -9,6 +9,7 @@ import pytest
 from calls import ACME, client_of, minutes, ok, refused, store_set
 from conftest import Clock, ShardFactory
 from examples import ADMIN_KEY, BODIES, OPERATIONS, path_of
+from helpers import define
 
 from app.auth.callers import SCOPES, Scope
 from app.store import Shard, api_keys, catalog, workspaces
@@ -173,6 +174,27 @@ async def test_a_bulk_action_needs_what_the_single_one_does(make_shard: ShardFac
         response = await client.post(f"{ACME}/triggers/bulk", json=body, headers=bearer(operator))
         assert response.status_code == (403 if changes else 200)
         await ok(client.post(f"{ACME}/triggers/bulk", json=body, headers=bearer(writer)))
+
+
+async def test_who_may_run_a_trigger_only_sends_no_secret_that_it_does_not_use(
+    make_shard: ShardFactory,
+) -> None:
+    shard = guarded(make_shard)
+    async with client_of(shard) as client:
+        operator, writer = await key_for(client, "operate", "acme"), await key_for(client, "write", "acme")
+        for name in ("own", "other"):
+            url = f"{ACME}/secrets/{name}"
+            await ok(client.put(url, json={"value": "hunter2"}, headers=bearer(writer)), 201)
+        await store_set(shard, one=define(headers={"authorization": "{{secret.own}}"}))
+
+        async def run(payload: str, key: str) -> httpx.Response:
+            body = {"payload": {"x": payload}}
+            return await client.post(f"{ACME}/triggers/one/run", json=body, headers=bearer(key))
+
+        await ok(run("{{secret.own}} {{execution.id}}", operator), 202)
+        for name in ("other", "missing"):  # nor does the answer tell which there are
+            await refused(run(f"{{{{ secret.{name} }}}}", operator), 403, "forbidden")
+        await ok(run("{{secret.other}}", writer), 202)
 
 
 @pytest.mark.parametrize(
