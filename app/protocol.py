@@ -4,11 +4,12 @@ framing and trailers, and the time that they may take."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.api.problems import problem
 from app.config import Settings
 from app.errors import ApiError, HeadTooLarge, InvalidRequest, RequestTimeout
 
@@ -22,7 +23,7 @@ class MakeProtocol(Protocol):
     def __call__(self, *args: Any, **kwargs: Any) -> asyncio.Protocol: ...
 
 
-def bounded(settings: Settings) -> MakeProtocol:
+def bounded(settings: Settings, answer_to: Callable[[ApiError], Response]) -> MakeProtocol:
     """The protocol with the bounds of the settings. What goes beyond is answered, and its connection ends."""
     most, seconds = settings.max_head_bytes, settings.receive_seconds
 
@@ -123,7 +124,7 @@ def bounded(settings: Settings) -> MakeProtocol:
             if not self.in_head:  # its handler waits for the rest of the body
                 cycle.disconnected = True
                 cycle.message_event.set()
-            response = problem(error)
+            response = answer_to(error)
             response.headers["connection"] = "close"
             lines = [f"HTTP/1.1 {error.status} {error.title}".encode()]
             lines += [name + b": " + value for name, value in response.raw_headers]
