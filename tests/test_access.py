@@ -176,6 +176,42 @@ async def test_a_bulk_action_needs_what_the_single_one_does(make_shard: ShardFac
         await ok(client.post(f"{ACME}/triggers/bulk", json=body, headers=bearer(writer)))
 
 
+@pytest.mark.parametrize(
+    ("name", "within", "beyond"),
+    [
+        ("max_concurrency", 10, [11, 0]),
+        ("max_rate", 5.0, [5.1, 0]),
+        ("keep_succeeded_seconds", 86_400, [86_401]),
+        ("keep_succeeded", 0, [101]),
+        ("keep_failed", 1000, [1001]),
+    ],
+)
+async def test_only_an_admin_of_all_workspaces_gives_more_than_the_deployment(
+    make_shard: ShardFactory, name: str, within: float, beyond: list[float]
+) -> None:
+    shard = guarded(make_shard, max_rate=5)
+    async with client_of(shard) as client:
+        own = bearer(await key_for(client, "admin", "acme"))
+
+        def put(value: float) -> Any:
+            return client.put(ACME, json={name: value}, headers=own)
+
+        def patch(value: float | None) -> Any:
+            return client.patch(ACME, json={name: value}, headers=own)
+
+        for value in beyond:  # a workspace that there is not yet, too
+            await refused(put(value), 403, "forbidden")
+        assert await workspaces.get(shard, "acme") is None
+        await ok(put(within), 201)
+        for value in beyond:
+            await refused(put(value), 403, "forbidden")
+            await refused(patch(value), 403, "forbidden")
+            await ok(client.patch(ACME, json={name: value}, headers=bearer(ADMIN_KEY)))
+            await ok(put(value))  # what was given may be repeated
+            await ok(patch(within))
+        await ok(patch(None))
+
+
 async def test_who_may_run_a_trigger_only_sends_no_secret_that_it_does_not_use(
     make_shard: ShardFactory,
 ) -> None:
