@@ -384,7 +384,7 @@ _UNBOUNDED_BY_0 = ("max_concurrency", "max_rate")
 def _check_limits(
     call: Call, before: Mapping[str, Any], given: Mapping[str, Any], settings: Settings
 ) -> None:
-    """Raise :class:`app.errors.Forbidden` where others give more than the deployment and admins have given."""
+    """Raise :class:`app.errors.Forbidden` for more than the deployment, or an admin, has given."""
 
     def reach(name: str, limit: float | None) -> float:
         if limit is None:
