@@ -130,7 +130,7 @@ def told_loss(loss: Loss) -> str:
 def _told_span(begin: int, end: int) -> str:
     if not begin:
         return f"Redis was emptied or replaced: nothing is left of what it held until {rfc3339(end)}."
-    return f"Redis was rolled back: what it did between {rfc3339(begin)} and {rfc3339(end)} is lost."
+    return f"Redis was rolled back: what it did from {rfc3339(begin)} until {rfc3339(end)} at most is lost."
 
 
 def _told_jump(jump: int) -> str:
