@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from app.witness import HoldKind, Loss, Verdict
 
 log = logging.getLogger(__name__)
 
+LOSSES_KEPT = 20  # as in lua/_witness.lua
 _STEP = 1000  # entries a script call
 
 _loss = msgspec.msgpack.Decoder(Loss)
@@ -83,6 +85,15 @@ async def losses(shard: Shard) -> list[Loss]:
     """What Redis lost, oldest first; the last ones."""
     (packed,) = await reply(shard.redis.hmget(shard.keys.root, ["losses"]))
     return _losses.decode(packed) if packed else []
+
+
+async def add_losses(shard: Shard, lost: Sequence[Loss]) -> None:
+    """Note what another shard lost whose workspaces come to this one. For a shard that nobody works on."""
+    known = await losses(shard)
+    together = sorted({*known, *lost}, key=lambda loss: loss.noticed)
+    if together != known:
+        kept = pack(together[-LOSSES_KEPT:])
+        await reply(shard.redis.hset(shard.keys.root, mapping={"losses": kept}))
 
 
 async def status(shard: Shard) -> Status:
