@@ -13,7 +13,6 @@ import pytest
 from calls import client_of, fire, ok
 from conftest import LOOPBACK, Clock, ShardFactory, eventually
 from helpers import Target, accounts_balance, claim_all, define, numbered, succeeded
-from redis_servers import RedisServer, redis_binaries
 from test_worker import worker_running
 
 from app.clock import day_of
@@ -22,6 +21,7 @@ from app.main import create_app
 from app.store import Shard, Shards, connect, executions, queue, ticking, triggers, witness
 from app.store.memory import Memory
 from app.witness import Remembered
+from lab.redis_servers import RedisServer, redis_binaries
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +56,7 @@ async def process(server: RedisServer, clock: Clock) -> AsyncIterator[NewProcess
 
 async def restart_with_dump(server: RedisServer) -> None:
     """Redis dies, and comes back with what it saved last."""
-    server.kill()
+    server.process.kill()
     server.start()
 
 
