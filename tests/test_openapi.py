@@ -21,7 +21,6 @@ from calls import client_of
 from conftest import START, Clock, ShardFactory, eventually
 from examples import ADMIN_KEY, BODIES, DOCUMENT, GUARDED, ONE, OPERATIONS, PLACES, path_of
 from helpers import claim_all, define, failed, succeeded
-from redis_servers import redis_binaries
 
 from app.api.openapi import document_of
 from app.auth.callers import Scope
@@ -31,6 +30,7 @@ from app.main import NOUNS, create_app
 from app.outgoing import NamedSecret, Outgoing, SigningSecret
 from app.store import Shard, Shards, api_keys, connect, orders, outgoing, queue, ticking, triggers, workers
 from app.store.shard import reply
+from lab.redis_servers import redis_binaries
 
 pytestmark = pytest.mark.anyio
 

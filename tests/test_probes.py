@@ -16,7 +16,6 @@ import pytest
 from conftest import LOOPBACK, ShardFactory, eventually
 from examples import ADMIN_KEY
 from helpers import Target, define, numbered, worker_running
-from redis_servers import RedisServer, redis_binaries
 from test_metrics_page import Samples, at, samples
 from test_openapi import store_key
 from test_serve import free_port
@@ -24,6 +23,7 @@ from test_serve import free_port
 from app.auth.keys import new_key
 from app.config import Settings
 from app.store import Shard, Shards, open_shards, triggers, workers
+from lab.redis_servers import RedisServer, redis_binaries
 from workers import probes
 from workers.account import Account
 from workers.places import Places
@@ -91,7 +91,7 @@ async def test_ready_says_why_not(make_shard: ShardFactory, binary: str) -> None
     try:
         async with client_of_worker(make_shard(real_time=True, redis_url=own.url())) as client:
             await eventually(lambda: is_ready(client))
-            own.kill()
+            own.process.kill()
             response = await client.get("/ready")
             assert response.status_code == 503
             assert "Redis" in response.json()["reason"] or "failing" in response.json()["reason"]

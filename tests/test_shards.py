@@ -253,7 +253,7 @@ async def test_the_whole_product_runs_on_a_cluster_through_a_failover() -> None:
             assert len((await ok(client.get(path)))["execution"]["attempts"]) == 2
 
             lost = cluster.owner_of(shards.of(NAMES[0]).keys.root)
-            lost.kill()
+            lost.process.kill()
             before = len(target.received)
             await eventually(lambda: len(arrived(before)) == len(NAMES), 30)
             assert cluster.owner_of(shards.of(NAMES[0]).keys.root) is not lost

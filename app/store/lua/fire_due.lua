@@ -111,7 +111,7 @@ local function fire_workspace(workspace, share)
       return fire_plain(trigger, slot, id, args)
     end
     rules = rules or {}
-    if rules.once and in_lost_span(slot) then
+    if rules.once and may_have_fired(slot) then
       end_execution(id, { a = args, et = now }, 'missed', 'data_loss', {})
       return false
     end
