@@ -16,9 +16,10 @@ from msgspec import Struct
 from app.errors import WrongDeployment
 from app.keys import DEPLOYMENT, Keys, shard_number
 from app.store.shard import Shard, pack, reply
-from app.store.shards import Shards
+from app.store.shards import Shards, note_deployment
 
 _AT_ONCE = 500
+_FOR_EVER = -1  # what PTTL says of a key that stays
 _OWN_KEY = re.compile(r"cs:\{\d+\}:w:([^:]+):")
 _EXECUTION_KEY = re.compile(r"arq:(?:job|in-progress|result):\{\d+\}:([^:]+):")
 _MEMBER = re.compile(r"(?:\{\d+\}:)?([^:]+)")
@@ -32,21 +33,19 @@ class Moved(Struct):
     members: int = 0  # of sorted sets that a shard's workspaces share
 
 
-async def stored_number(first: Shard) -> tuple[int, int]:
-    """The number of shards that is stored, and the one that a move is under way to (0: none)."""
-    shards, _, moving = await first.run("note_deployment", 1, 1, keys=(DEPLOYMENT, first.keys.workspaces))
-    return shards, moving
-
-
 async def begin(first: Shard, number: int) -> None:
     """Note that workspaces are being moved: every process refuses to work from now on, in a few seconds.
 
     Raises :class:`WrongDeployment` when they are being moved to another number.
     """
-    _, moving = await stored_number(first)
-    if moving not in (0, number):
-        raise WrongDeployment(f"A move to {moving} shards was begun: `cronspace reshard {moving}` ends it.")
-    await reply(first.redis.hset(DEPLOYMENT, "moving", str(number)))
+    while not await reply(first.redis.hsetnx(DEPLOYMENT, "moving", str(number))):
+        _, moving = await note_deployment(first, 1)
+        if moving == number:
+            return
+        if moving:
+            raise WrongDeployment(
+                f"A move to {moving} shards was begun: `cronspace reshard {moving}` ends it."
+            )
 
 
 async def end(first: Shard, number: int) -> None:
@@ -114,16 +113,19 @@ async def _move_key(source: Shard, target: Shard, key: str) -> None:
         dumped, left = await pipe.execute()
     if dumped is None:
         return
+    left = 0 if left == _FOR_EVER else max(1, left)  # what just ran out is not to stay for ever
     if key.startswith("arq:result:"):
-        await _copy_result(source, target, key, new, max(0, left))
+        await _copy_result(source, target, key, new, left)
     else:
-        await target.redis.restore(new, max(0, left), dumped, replace=True)
+        await target.redis.restore(new, left, dumped, replace=True)
     await source.redis.unlink(key)
 
 
 async def _copy_result(source: Shard, target: Shard, key: str, new: str, left: int) -> None:
     """A record names its queue and its job, which have the shard in them."""
     stored = await source.redis.get(key)
+    if stored is None:  # it ran out meanwhile
+        return
     record = msgspec.msgpack.decode(stored)
     record["q"] = target.keys.queue
     record["id"] = _renamed(record["id"], source.keys, target.keys)
