@@ -6,8 +6,8 @@ import asyncio
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import httpx
@@ -17,6 +17,7 @@ from conftest import LOOPBACK, eventually
 from helpers import OK, Target
 from hypothesis import given
 from hypothesis import strategies as st
+from product import product
 from redis_cluster import RedisCluster
 from redis_servers import RedisServer, any_binary
 
@@ -28,8 +29,6 @@ from app.store import Shard, Shards, connect, open_shards, workers
 from workers.account import Account
 from workers.places import Places
 from workers.probes import make_app
-from workers.transport import Transport
-from workers.worker import Worker
 
 pytestmark = pytest.mark.anyio
 
@@ -43,26 +42,6 @@ def settings_of(url: str, shards: int, **given: Any) -> Settings:
 
 def one_trigger(target: Target, name: str, cron: str) -> dict[str, Any]:
     return {"triggers": [{"id": "t", "cron": cron, "method": "POST", "url": f"{target.url}/{name}"}]}
-
-
-@asynccontextmanager
-async def product(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Shards]]:
-    """The API, and a worker for all shards."""
-    shards = open_shards(settings)
-    places = Places(settings.max_jobs)
-    transport = Transport(settings.snippet_bytes, settings.max_response_bytes, settings.max_jobs)
-    working = [Worker(shard, transport, places) for shard in shards]
-    tasks = [asyncio.create_task(worker.main()) for worker in working]
-    served = httpx.ASGITransport(create_app(settings, shards), raise_app_exceptions=False)
-    try:
-        async with httpx.AsyncClient(transport=served, base_url="http://localhost") as client:
-            yield client, shards
-    finally:
-        for worker in working:
-            worker.stop()
-        await asyncio.gather(*tasks)
-        await transport.aclose()
-        await shards.aclose()
 
 
 @given(st.text(max_size=20), st.integers(1, 64))
