@@ -99,6 +99,8 @@ def judge(response: httpx.Response) -> None:
 
 @settings(examples(80), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(sets, triggers)
+@example(b"{}", encode(ONE | {"payload": {"a": [10**400]}}))
+@example(b"{}", encode(ONE | {"payload": -(2**64)}))
 @example(b'{"triggers":' + nested(100_000, "[]") + b"}", nested(100_000, "{}"))
 def test_whatever_a_body_holds_it_is_accepted_or_refused_with_its_paths(
     redis_url: str, replacing: bytes, one: bytes

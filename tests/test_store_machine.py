@@ -18,6 +18,7 @@ from cronsim import CronSim
 from helpers import accounts_balance, define, failed, succeeded
 from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from strategies import examples
 
 from app.clock import day_of
@@ -70,6 +71,13 @@ def is_slot(cron: str, slot: int) -> bool:
     """Whether an expression has this slot (ms), by cronsim."""
     before = datetime.fromtimestamp(slot / 1000 - 1, UTC)
     return next(CronSim(cron, before)).timestamp() * 1000 == slot
+
+
+def signed(ended: Ended) -> Ended:
+    """An outcome whose attempt tells whose it is: the store knows one that it has recorded by that."""
+    if ended.attempt is None:
+        return ended
+    return structs.replace(ended, attempt=structs.replace(ended.attempt, worker=ended.token))
 
 
 class Lease(NamedTuple):
@@ -194,9 +202,14 @@ class Machine:
             case "claim":
                 await self.claim(f"w{given_}", 1 + given_ * 3, enters=given_ % 2 == 1)
             case "rival":  # while whoever else holds something is silent, for less than a lease or more
-                await self.claim("w0", 8)
+                await self.do("live", 12)
+                await self.tick()
+                slow = await self.claim("w0", 8)
                 await self.do("live", given_)
                 await self.claim("w1", 20)
+                told = slow[::2]
+                await self.finish([succeeded(one, self.clock.now) for one in told])
+                self.held = [one for one in self.held if one not in told]
             case "end":
                 await self.end(given_)
             case "cancel":
@@ -255,6 +268,7 @@ class Machine:
         return claimed
 
     async def finish(self, outcomes: list[Ended]) -> None:
+        outcomes = [signed(one) for one in outcomes]
         for ended, state in zip(outcomes, await queue.finish(self.shard, outcomes), strict=True):
             self.model.on_end(ended, state)
 
