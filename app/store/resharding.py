@@ -19,8 +19,10 @@ from app.store.shard import Shard, pack, reply
 from app.store.shards import Shards, note_deployment
 
 _AT_ONCE = 500
+_KEYS_AT_ONCE = 50  # a key may be a whole trigger set, and is held here on its way
 _FOR_EVER = -1  # what PTTL says of a key that stays
 _OWN_KEY = re.compile(r"cs:\{\d+\}:w:([^:]+):")
+_RESULT = "arq:result:"
 _EXECUTION_KEY = re.compile(r"arq:(?:job|in-progress|result):\{\d+\}:([^:]+):")
 _MEMBER = re.compile(r"(?:\{\d+\}:)?([^:]+)")
 
@@ -74,6 +76,7 @@ async def move(shards: Shards, number: int) -> Moved:
                 await reply(target.redis.hset(target.keys.root, "serial", str(serial)))
         async for keys in _keys_of(source):
             shared = []
+            elsewhere: dict[Shard, list[str]] = {}
             for key in keys:
                 match = _OWN_KEY.match(key) or _EXECUTION_KEY.match(key)
                 if match is None:
@@ -82,8 +85,11 @@ async def move(shards: Shards, number: int) -> Moved:
                     continue
                 target = shards[shard_number(match[1], number)]
                 if target is not source:
-                    await _move_key(source, target, key)
-                    moved.keys += 1
+                    elsewhere.setdefault(target, []).append(key)
+            for target, leaving in elsewhere.items():
+                for start in range(0, len(leaving), _KEYS_AT_ONCE):
+                    await _move_keys(source, target, leaving[start : start + _KEYS_AT_ONCE])
+                moved.keys += len(leaving)
             for key in shared:
                 moved.members += await _move_members(source, shards, number, key)
     return moved
@@ -105,31 +111,32 @@ def _renamed(text: str, source: Keys, target: Keys) -> str:
     return text.replace(source.tag, target.tag, 1)
 
 
-async def _move_key(source: Shard, target: Shard, key: str) -> None:
-    new = _renamed(key, source.keys, target.keys)
+async def _move_keys(source: Shard, target: Shard, keys: Sequence[str]) -> None:
     async with source.redis.pipeline(transaction=False) as pipe:
-        pipe.dump(key)
-        pipe.pttl(key)
-        dumped, left = await pipe.execute()
-    if dumped is None:
-        return
-    left = 0 if left == _FOR_EVER else max(1, left)  # what just ran out is not to stay for ever
-    if key.startswith("arq:result:"):
-        await _copy_result(source, target, key, new, left)
-    else:
-        await target.redis.restore(new, left, dumped, replace=True)
-    await source.redis.unlink(key)
+        for key in keys:
+            pipe.get(key) if key.startswith(_RESULT) else pipe.dump(key)
+            pipe.pttl(key)
+        found = await pipe.execute()
+    async with target.redis.pipeline(transaction=False) as pipe:
+        for key, value, left in zip(keys, found[::2], found[1::2], strict=True):
+            if value is None:  # it ran out meanwhile
+                continue
+            new = _renamed(key, source.keys, target.keys)
+            left = 0 if left == _FOR_EVER else max(1, left)  # what just ran out is not to stay for ever
+            if key.startswith(_RESULT):
+                pipe.set(new, _relabelled(value, source.keys, target.keys), px=left or None)
+            else:
+                pipe.restore(new, left, value, replace=True)
+        await pipe.execute()
+    await source.redis.unlink(*keys)
 
 
-async def _copy_result(source: Shard, target: Shard, key: str, new: str, left: int) -> None:
+def _relabelled(result: bytes, source: Keys, target: Keys) -> bytes:
     """A record names its queue and its job, which have the shard in them."""
-    stored = await source.redis.get(key)
-    if stored is None:  # it ran out meanwhile
-        return
-    record = msgspec.msgpack.decode(stored)
-    record["q"] = target.keys.queue
-    record["id"] = _renamed(record["id"], source.keys, target.keys)
-    await target.redis.set(new, pack(record), px=left or None)
+    record = msgspec.msgpack.decode(result)
+    record["q"] = target.queue
+    record["id"] = _renamed(record["id"], source, target)
+    return pack(record)
 
 
 async def _move_members(source: Shard, shards: Shards, number: int, key: str) -> int:
