@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     redis_ca_file: str = ""
+    redis_check_name: bool = True
     shards: Annotated[int, Meta(ge=1, le=1024)] = 1
     worker_shards: str = ""
     wait_replicas: Count = 0
@@ -123,6 +124,11 @@ HELP: dict[str, tuple[str, str]] = {
     "redis_ca_file": (
         "CRONSPACE_REDIS_CA_FILE",
         "File of CA certificates for rediss://; empty: the system's",
+    ),
+    "redis_check_name": (
+        "CRONSPACE_REDIS_CHECK_NAME",
+        "1: with TLS, Redis's certificate has to have the host name or address that is connected to; of a"
+        " cluster and of Sentinel the one that they announce. 0: any certificate of the authority will do",
     ),
     "shards": (
         "CRONSPACE_SHARDS",

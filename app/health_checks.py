@@ -22,15 +22,15 @@ class Finding(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """What is judged. Times in ms, memory in bytes."""
+    """What is judged. Times in ms, of the worst Redis where there are several."""
 
     takes_writes: str  # empty, or why not
     role: str
     warnings: Sequence[str]  # what else is wrong with how Redis is run
-    used_memory: int
-    max_memory: int
+    fullness: float  # the share of maxmemory that is in use, where it is most; 0 where there is no bound
     holds: Sequence[str]  # why nothing is fired, where firing is held
     alive: int  # workers
+    unserved: Sequence[int]  # shards without a worker that is alive
     silent: Sequence[tuple[str, int]]  # their names, and for how long
     ticker_lag: int
     queue_wait: int
@@ -63,9 +63,8 @@ def _of_redis(facts: Facts) -> list[Finding]:
     if facts.role != "master":
         found.append(Finding("down", f"REDIS_URL leads to a {facts.role}, not to the primary"))
     found += [Finding("degraded", warning) for warning in facts.warnings]
-    if facts.max_memory and facts.used_memory > facts.max_memory * _NEARLY_FULL:
-        share = facts.used_memory / facts.max_memory
-        found.append(Finding("degraded", f"Redis uses {share:.0%} of its maxmemory"))
+    if facts.fullness > _NEARLY_FULL:
+        found.append(Finding("degraded", f"Redis uses {facts.fullness:.0%} of its maxmemory"))
     return found
 
 
@@ -73,6 +72,9 @@ def _of_workers(facts: Facts) -> list[Finding]:
     found = []
     if not facts.alive:
         found.append(Finding("down", "no worker is alive: nothing is sent"))
+    elif facts.unserved:
+        numbers = ", ".join(map(str, facts.unserved))
+        found.append(Finding("down", f"no worker serves shard {numbers}: nothing of it is sent"))
     for name, silence in facts.silent:
         found.append(Finding("degraded", f"worker {name} has been silent for {silence / 1000:.0f} s"))
     lag = facts.ticker_lag

@@ -13,6 +13,7 @@ from app.config import Settings, load_settings
 from app.errors import ConfigError
 from app.logs import set_up_logging
 from app.store import Shards, open_shards, resharding
+from app.store.shards import note_deployment
 
 _MOST = 1024
 _NOTICED_SECONDS = 12.0  # by when every process has seen that it has to stop
@@ -24,17 +25,20 @@ def run(argv: Sequence[str]) -> None:
     if len(argv) != 1 or not argv[0].isdecimal() or not 1 <= int(argv[0]) <= _MOST:
         raise ConfigError(f"say how many shards there are to be, 1 to {_MOST}: cronspace reshard 8")
     settings = load_settings()
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     asyncio.run(reshard(settings, int(argv[0])))
 
 
 async def reshard(settings: Settings, number: int, noticed_seconds: float = _NOTICED_SECONDS) -> None:
-    """Stop all other processes, move, and set the new number."""
+    """Stop all other processes, move, and set the new number; where it is stored already, do nothing."""
     first = open_shards(structs.replace(settings, shards=1))
     try:
-        stored, _ = await resharding.stored_number(first.first)
+        stored, moving = await note_deployment(first.first, 1)
     finally:
         await first.aclose()
+    if stored == number and not moving:
+        _say(f"there are {number} shards already: nothing is to be moved")
+        return
     shards = open_shards(structs.replace(settings, shards=max(stored, number)))
     try:
         await resharding.begin(shards, number)

@@ -133,6 +133,13 @@ def test_fleet(tmp_path: Path) -> None:
     assert all(figure["ours"] > 0 for figure in row["figures"][::2])
 
 
+def test_units(tmp_path: Path) -> None:
+    row = run_row("units", tmp_path)
+    assert len(row["figures"]) == 9
+    assert_figures(row, [figure["name"] for figure in row["figures"]], [])
+    assert row["sizes"]["fired"] == row["sizes"]["sent"] == row["sizes"]["hours"] * row["sizes"]["triggers"]
+
+
 def test_each_row_has_its_test() -> None:
     assert all(f"test_{row}" in globals() for row in ROWS)
 

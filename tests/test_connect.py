@@ -17,7 +17,7 @@ from lab.redis_servers import RedisServer, redis_binaries
 pytestmark = pytest.mark.anyio
 
 
-async def uses(url: str, **settings: str) -> int:
+async def uses(url: str, **settings: str | bool) -> int:
     """Replace a set through a URL; returns in which database it landed."""
     given = Settings(redis_url=url, **settings)
     shard = Shard(connect(given), given)
@@ -60,5 +60,9 @@ async def test_tls_with_a_ca_file(tmp_path: Path) -> None:
         assert await uses(f"rediss://localhost:{port}/1", redis_ca_file=str(certificate)) == 1
         with pytest.raises(RedisConnectionError, match="certificate"):
             await uses(f"rediss://localhost:{port}/1")
+        address = f"rediss://127.0.0.1:{port}/2"  # not a name of the certificate
+        with pytest.raises(RedisConnectionError, match="certificate"):
+            await uses(address, redis_ca_file=str(certificate))
+        assert await uses(address, redis_ca_file=str(certificate), redis_check_name=False) == 2
     finally:
         server.close()

@@ -17,6 +17,7 @@ from redis_cluster import RedisCluster
 from app.clock import day_of
 from app.config import Settings
 from app.errors import ConfigError, WrongDeployment
+from app.keys import DEPLOYMENT, shard_number
 from app.models import State
 from app.outgoing import Outgoing, SigningSecret
 from app.reshard import reshard, run
@@ -240,7 +241,7 @@ async def test_a_move_waits_until_somebody_resumes_and_takes_along_what_was_lost
     ones.first.witness = seen
     threes = shards_of(redis_url, clock, 3)
     assert (await ticking.fire_due(ones.first)).handled == 0
-    with pytest.raises(WrongDeployment, match="resume before you move"):
+    with pytest.raises(WrongDeployment, match="cronspace system resume"):
         await resharding.begin(threes, 3)
     await witness.resume(ones.first)
     await resharding.begin(threes, 3)
@@ -266,6 +267,40 @@ async def test_heartbeats_of_workers_stay_where_they_are(redis_url: str, clock: 
     assert len(await workers.all_seen(threes.first)) == 9
     await ones.aclose()
     await threes.aclose()
+
+
+async def test_nobody_is_stopped_for_a_move_to_the_number_that_there_is(
+    redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = open_shards(settings := Settings(redis_url=redis_url, shards=3))
+    await shards.verify()
+    await reshard(settings, 3)
+    assert "there are 3 shards already" in capsys.readouterr().err
+    again = open_shards(settings)
+    await again.verify()
+    await again.aclose()
+    await shards.aclose()
+
+
+async def test_a_later_format_is_not_moved(redis_url: str) -> None:
+    shards = open_shards(settings := Settings(redis_url=redis_url))
+    await shards.first.redis.hset(DEPLOYMENT, mapping={"shards": 1, "format": 99})
+    with pytest.raises(WrongDeployment, match="format 99"):
+        await reshard(settings, 3)
+    assert not await shards.first.redis.hexists(DEPLOYMENT, "moving")
+    await shards.aclose()
+
+
+async def test_what_runs_out_goes_on_running_out_where_it_was_moved(redis_url: str) -> None:
+    shards = open_shards(Settings(redis_url=redis_url, shards=2))
+    name = next(name for name in NAMES if shard_number(name, 2) == 1)
+    source, target = shards
+    await source.redis.set(source.keys.of(name, "idempotency:1"), b"1", px=60_000)
+    await source.redis.set(source.keys.of(name, "recent"), b"2")
+    await resharding.move(shards, 2)
+    assert 50_000 < await target.redis.pttl(target.keys.of(name, "idempotency:1")) <= 60_000
+    assert await target.redis.pttl(target.keys.of(name, "recent")) == -1
+    await shards.aclose()
 
 
 @pytest.mark.parametrize("argv", [[], ["0"], ["-1"], ["x"], ["2", "3"], ["1025"]])

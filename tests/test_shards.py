@@ -6,8 +6,8 @@ import asyncio
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import httpx
@@ -17,16 +17,18 @@ from conftest import LOOPBACK, eventually
 from helpers import OK, Target
 from hypothesis import given
 from hypothesis import strategies as st
+from product import product
 from redis_cluster import RedisCluster
 
 from app.config import Settings, load_settings, parse_numbers
 from app.errors import ConfigError, WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
 from app.main import create_app
-from app.store import Shards, open_shards
+from app.store import Shard, Shards, connect, open_shards, workers
+from lab.redis_servers import RedisServer, any_binary
+from workers.account import Account
 from workers.places import Places
-from workers.transport import Transport
-from workers.worker import Worker
+from workers.probes import make_app
 
 pytestmark = pytest.mark.anyio
 
@@ -40,26 +42,6 @@ def settings_of(url: str, shards: int, **given: Any) -> Settings:
 
 def one_trigger(target: Target, name: str, cron: str) -> dict[str, Any]:
     return {"triggers": [{"id": "t", "cron": cron, "method": "POST", "url": f"{target.url}/{name}"}]}
-
-
-@asynccontextmanager
-async def product(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Shards]]:
-    """The API, and a worker for all shards."""
-    shards = open_shards(settings)
-    places = Places(settings.max_jobs)
-    transport = Transport(settings.snippet_bytes, settings.max_response_bytes, settings.max_jobs)
-    workers = [Worker(shard, transport, places) for shard in shards]
-    tasks = [asyncio.create_task(worker.main()) for worker in workers]
-    served = httpx.ASGITransport(create_app(settings, shards), raise_app_exceptions=False)
-    try:
-        async with httpx.AsyncClient(transport=served, base_url="http://localhost") as client:
-            yield client, shards
-    finally:
-        for worker in workers:
-            worker.stop()
-        await asyncio.gather(*tasks)
-        await transport.aclose()
-        await shards.aclose()
 
 
 @given(st.text(max_size=20), st.integers(1, 64))
@@ -217,6 +199,76 @@ async def test_a_later_format_is_refused(redis_url: str) -> None:
             await shards.verify()
     finally:
         await shards.aclose()
+
+
+@pytest.fixture
+def two_servers() -> Iterator[tuple[RedisServer, RedisServer]]:
+    """A server for each of two shards, as the nodes of a cluster are."""
+    with ExitStack() as undo:
+        servers = RedisServer(any_binary()), RedisServer(any_binary())
+        for server in servers:
+            undo.callback(server.close)
+        yield servers
+
+
+def shards_on(servers: Sequence[RedisServer], **given: Any) -> Shards:
+    made = []
+    for number, server in enumerate(servers):
+        settings = settings_of(server.url(), len(servers), **given)
+        made.append(Shard(connect(settings), settings, number))
+    return Shards(made)
+
+
+async def test_a_redis_that_is_away_takes_only_its_own_workspaces_along(
+    two_servers: tuple[RedisServer, RedisServer],
+) -> None:
+    shards, some = shards_on(two_servers), shards_on(two_servers, worker_shards="0")
+    here, there = (next(name for name in NAMES if shard_number(name, 2) == number) for number in (0, 1))
+    account, places = Account(), Places(1)
+    transports = [
+        httpx.ASGITransport(app, raise_app_exceptions=False)
+        for app in (
+            create_app(shards.settings, shards),
+            make_app([], some, account, places),
+            make_app([], shards, account, places),
+        )
+    ]
+    async with AsyncExitStack() as undo:
+        api, of_some, of_all = [
+            await undo.enter_async_context(httpx.AsyncClient(transport=one, base_url="http://localhost"))
+            for one in transports
+        ]
+        undo.push_async_callback(shards.aclose)
+        undo.push_async_callback(some.aclose)
+        assert [(await one.get("/ready")).status_code for one in (api, of_some, of_all)] == [200, 200, 200]
+        two_servers[1].kill()
+        assert [(await one.get("/ready")).status_code for one in (api, of_some, of_all)] == [200, 200, 503]
+        await ok(api.post(f"/api/workspaces/{here}/triggers", json={"triggers": []}))
+        assert (await api.post(f"/api/workspaces/{there}/triggers", json={"triggers": []})).status_code == 503
+        assert (await ok(api.get("/health/detailed"), 503))["status"] == "down"
+
+
+async def test_health_tells_of_the_fullest_redis_and_of_shards_that_nobody_serves(
+    two_servers: tuple[RedisServer, RedisServer],
+) -> None:
+    shards = shards_on(two_servers)
+    with two_servers[1].client() as admin:
+        admin.config_set("maxmemory", 8_000_000)
+        admin.config_set("maxmemory-policy", "allkeys-lru")
+    facts = workers.Facts(name="w", version="1", started=0, capacity=10, running=0)
+    await workers.note(shards[0], "w", facts)
+    served = httpx.ASGITransport(create_app(shards.settings, shards))
+    async with httpx.AsyncClient(transport=served, base_url="http://localhost") as client:
+        found = await ok(client.get("/health/detailed"), 503)
+        assert found["redis"]["max_memory_bytes"] == 8_000_000
+        assert "no worker serves shard 1" in found["reasons"][0]
+        assert "allkeys-lru" in found["reasons"][1]
+        assert "cronspace_redis_memory_limit_bytes 8e+06" in (await client.get("/metrics")).text
+        await workers.note(shards[1], "w", facts)
+        found = await ok(client.get("/health/detailed"))
+        assert found["status"] == "degraded"
+        assert len(found["workers"]) == 1
+    await shards.aclose()
 
 
 @pytest.mark.xdist_group("cluster")

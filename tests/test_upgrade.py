@@ -1,5 +1,7 @@
 """What earlier versions stored goes on working: ``data/format-N.rdb`` is what a version of format N left.
 
+``data/format-1.zip`` are the workers of a version of that format, which run beside ours.
+
 The file of format 1 has two workspaces after six minutes and an outage of an hour. In `acme`: a trigger with
 a running execution and a run by hand, a line, an interval that is retrying, a one-off, a paused, a disabled,
 a finished one, dead letters, a removed trigger, settings of its own, two revisions, an audit; an API key.
@@ -7,18 +9,22 @@ a finished one, dead letters, a removed trigger, settings of its own, two revisi
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
+import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from calls import ACME, client_of, fire, ok
-from conftest import Clock
-from helpers import accounts_balance, claim_all, succeeded
+from conftest import LOOPBACK, Clock, ShardFactory, eventually
+from helpers import Target, accounts_balance, claim_all, define, succeeded
 
 from app.clock import day_of
 from app.config import Settings
-from app.store import Shard, Shards, connect, executions, queue, upkeep
+from app.store import Shard, Shards, connect, executions, fleet, queue, triggers, upkeep
 from lab.redis_servers import RedisServer, redis_binaries
 
 pytestmark = pytest.mark.anyio
@@ -109,3 +115,58 @@ async def test_what_was_stored_can_be_changed_retried_and_rolled_back(old: tuple
         await ok(client.delete(ACME, params={"confirm": "acme"}))
         left = await shard.redis.keys("cs:*w:acme:*")
         assert [key for key in left if b":idempotency:" not in key] == []  # those go by their time
+
+
+async def test_old_and_new_workers_run_side_by_side(make_shard: ShardFactory) -> None:
+    shard = make_shard(real_time=True)
+    await Shards([shard]).verify()
+    names = [f"ws-{number}" for number in range(6)]
+
+    async def start(name: str, code: Path) -> asyncio.subprocess.Process:
+        given = {
+            **os.environ,
+            "PYTHONPATH": str(code),
+            "REDIS_URL": shard.settings.redis_url,
+            "CRONSPACE_EGRESS_ALLOW": LOOPBACK,
+            "CRONSPACE_WORKER_NAME": name,
+            "CRONSPACE_MAX_JOBS": "2",  # neither has places for all
+        }
+        quiet = asyncio.subprocess.DEVNULL
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "worker", env=given, cwd=DATA, stdout=quiet, stderr=quiet
+        )
+
+    async def sent_by() -> Counter[str]:
+        found: Counter[str] = Counter()
+        for name in names:
+            page = await executions.list_newest(shard, name, limit=100)
+            found.update(made.worker for one in page.executions for made in one.attempts)
+        return found
+
+    async with Target().running() as target:
+        for name in names:
+            set_ = [("t", define("* * * * * *", url=f"{target.url}/{name}"))]
+            await triggers.replace(shard, name, set_)
+        workers = [await start("old", DATA / "format-1.zip"), await start("new", DATA.parents[1])]
+        try:
+
+            async def both_have_sent() -> bool:
+                sent = await sent_by()
+                return sent["old"] > 3 and sent["new"] > 3
+
+            await eventually(both_have_sent, 30)
+            seen = (await fleet.read(Shards([shard]))).workers
+            assert [one.facts.name for one in seen] == ["new", "old"]
+            for name in names:
+                await triggers.replace(shard, name, [])
+        finally:
+            for worker in workers:
+                worker.terminate()
+            ended = [await worker.wait() for worker in workers]
+        assert ended == [0, 0]
+        ids = [one.headers["webhook-id"] for one in target.received]
+        assert len(ids) == len(set(ids))
+    today = day_of(await shard.now_ms())
+    for name in names:
+        totals = await accounts_balance(shard, name, today - 1, today)
+        assert totals["missed:deadline"] == 0

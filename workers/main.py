@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import uvloop
 
-from app.config import Settings, load_settings, parse_numbers
+from app.config import Settings, load_settings
 from app.errors import ConfigError, WrongDeployment
 from app.logs import bind, set_up_logging
 from app.loops import Loop
@@ -54,10 +54,9 @@ async def serve(settings: Settings) -> None:
     places = Places(settings.max_jobs)
     account = Account(settings.statistics_seconds)
     traces = open_traces(settings, "cronspace-worker")
-    served = parse_numbers(settings.worker_shards, settings.shards)
     workers = [
         Worker(shard, transport, places, shards.replicas_of(shard), account, traces)
-        for shard in (shards[number] for number in served)
+        for shard in shards.served
     ]
     bind(worker=workers[0].name)
     stopped = asyncio.Event()

@@ -37,10 +37,10 @@ def make_app(workers: Sequence[Worker], shards: Shards, account: Account, places
         return JSONResponse({"status": "ok"})
 
     async def ready(request: Request) -> Response:
-        """It can take work: Redis answers and takes writes, and the loops get through."""
+        """It can take work: Redis answers and takes writes, as far as it is served; loops get through."""
         trouble = next(filter(None, (worker.trouble for worker in workers)), "")
         try:
-            await readiness.check_ready(shards)
+            await readiness.check_ready(shards.served)
         except (RedisError, OSError) as error:
             trouble = trouble or f"Redis: {error or type(error).__name__}"
         if trouble:

@@ -27,7 +27,7 @@ class Health(Answer, frozen=True, kw_only=True):
 
 
 class RedisHealth(Answer, frozen=True, kw_only=True):
-    """The Redis server, as it describes itself."""
+    """The Redis server, as it describes itself; of a cluster the node that is fullest."""
 
     version: str
     role: Annotated[str, about("`master` is the primary.")]
@@ -105,8 +105,12 @@ async def live() -> Health:
 
 @noun.operation("GET", "/ready", scope="open")
 async def ready(shards: Shards) -> Health:
-    """Redis answers and takes writes, and the scripts are loaded: a probe that says when to send requests."""
-    await readiness.check_ready(shards)
+    """Redis answers and takes writes, and the scripts are loaded: a probe that says when to send requests.
+
+    On a cluster the node of the first shard, without which no call is answered: when another is away, the
+    workspaces of the others go on.
+    """
+    await readiness.check_ready([shards.first])
     return Health(timestamp=rfc3339(int(time.time() * 1000)))
 
 
@@ -136,7 +140,7 @@ def _answer(findings: list[Finding]) -> DetailedHealth:
 
 
 async def _look(shards: Shards) -> DetailedHealth:
-    redis, all_ = await server.look(shards.first), await fleet.read(shards)
+    servers, all_ = await server.look_at_all(shards), await fleet.read(shards)
     refused = ""
     try:
         await readiness.check_ready(shards)
@@ -146,12 +150,12 @@ async def _look(shards: Shards) -> DetailedHealth:
     findings = examine(
         Facts(
             takes_writes=refused,
-            role=redis.role,
-            warnings=redis.warnings(),
-            used_memory=redis.used_memory,
-            max_memory=redis.max_memory,
+            role=next((one.role for one in servers if one.role != "master"), "master"),
+            warnings=list(dict.fromkeys(warning for one in servers for warning in one.warnings())),
+            fullness=servers[0].fullness,
             holds=[hold.detail for one in shards for hold in (await witness.status(one)).holds],
             alive=len(all_.alive),
+            unserved=all_.unserved,
             silent=silent,
             ticker_lag=all_.ticker_lag,
             queue_wait=all_.queue_wait,
@@ -163,7 +167,7 @@ async def _look(shards: Shards) -> DetailedHealth:
         status=verdict(findings),
         reasons=[one.reason for one in findings],
         timestamp=rfc3339(all_.now),
-        redis=_redis(redis),
+        redis=_redis(servers[0]),
         workers=tuple(_worker(one, all_.now) for one in all_.workers),
         ticker=TickerHealth(
             last_seen=moment(all_.pulse),

@@ -54,7 +54,7 @@ class Scrape:
     async def _look(self) -> Reading:
         await self._census.go_on()
         total = self._census.total
-        found, redis = await fleet.read(self._shards), await server.look(self._shards.first)
+        found, (redis, *_) = await fleet.read(self._shards), await server.look_at_all(self._shards)
         return Reading(
             totals=found.totals,
             triggers=total.triggers if total else {},

@@ -59,9 +59,10 @@ def client_options() -> dict[str, Any]:
 
 def tls_options(settings: Settings) -> dict[str, Any]:
     """What the server's certificate is held against."""
-    if settings.redis_url.startswith("rediss") and settings.redis_ca_file:
-        return {"ssl_ca_certs": settings.redis_ca_file}
-    return {}
+    if not settings.redis_url.startswith("rediss"):
+        return {}
+    authority = {"ssl_ca_certs": settings.redis_ca_file} if settings.redis_ca_file else {}
+    return {"ssl_check_hostname": settings.redis_check_name, **authority}
 
 
 def connect(settings: Settings) -> Redis:

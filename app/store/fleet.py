@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -36,6 +36,7 @@ class Fleet(Struct, frozen=True, kw_only=True):
     oldest_overdue: Waiting | None
     workspaces: int
     totals: dict[str, int]  # what happened since ever: due, each final state with its reason, takeovers
+    unserved: Sequence[int] = ()  # shards whose workers are all silent
 
     @property
     def alive(self) -> list[Seen]:
@@ -73,6 +74,7 @@ async def read(shards: Shards) -> Fleet:
         now=max(one.now for one in found),
         pulse=min((one.pulse for one in found if one.pulse is not None), default=None),
         workers=merge(worker for one in found for worker in one.workers),
+        unserved=[number for number, one in enumerate(found) if not one.alive],
         ready=sum(one.ready for one in found),
         oldest_ready=_oldest(one.oldest_ready for one in found),
         overdue=sum(one.overdue for one in found),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from app.store.shard import Shard, script_names, script_sha, script_source
-from app.store.shards import Shards
 
 _PROBE_MS = 10_000
 
 
-async def check_ready(shards: Shards) -> None:
-    """Every shard's Redis answers, takes writes and knows every script; raises what it raises.
+async def check_ready(shards: Iterable[Shard]) -> None:
+    """The Redis of each shard answers, takes writes and knows every script; raises what it raises.
 
     A script that it does not know (any more) is loaded.
     """

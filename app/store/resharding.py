@@ -17,10 +17,13 @@ from app.errors import WrongDeployment
 from app.keys import DEPLOYMENT, Keys, shard_number
 from app.store import witness
 from app.store.shard import Shard, pack, reply
-from app.store.shards import Shards
+from app.store.shards import Shards, note_deployment
 
 _AT_ONCE = 500
+_KEYS_AT_ONCE = 50  # a key may be a whole trigger set, and is held here on its way
+_FOR_EVER = -1  # what PTTL says of a key that stays
 _OWN_KEY = re.compile(r"cs:\{\d+\}:w:([^:]+):")
+_RESULT = "arq:result:"
 _EXECUTION_KEY = re.compile(r"arq:(?:job|in-progress|result):\{\d+\}:([^:]+):")
 _MEMBER = re.compile(r"(?:\{\d+\}:)?([^:]+)")
 
@@ -33,12 +36,6 @@ class Moved(Struct):
     members: int = 0  # of sorted sets that a shard's workspaces share
 
 
-async def stored_number(first: Shard) -> tuple[int, int]:
-    """The number of shards that is stored, and the one that a move is under way to (0: none)."""
-    shards, _, moving = await first.run("note_deployment", 1, 1, keys=(DEPLOYMENT, first.keys.workspaces))
-    return shards, moving
-
-
 async def begin(shards: Shards, number: int) -> None:
     """Note that workspaces are being moved: every process refuses to work from now on, in a few seconds.
 
@@ -46,15 +43,19 @@ async def begin(shards: Shards, number: int) -> None:
     that is not held would fire what comes to it, and nobody has said that it may.
     """
     first = shards.first
-    _, moving = await stored_number(first)
-    if moving not in (0, number):
-        raise WrongDeployment(f"A move to {moving} shards was begun: `cronspace reshard {moving}` ends it.")
     held = [hold.detail for shard in shards for hold in (await witness.status(shard)).holds]
     if held:
         raise WrongDeployment(
-            f"Firing is held: {held[0]} Go on with POST /api/system/resume before you move."
+            f"Firing is held: {held[0]} Go on with `cronspace system resume` before you move."
         )
-    await reply(first.redis.hset(DEPLOYMENT, "moving", str(number)))
+    while not await reply(first.redis.hsetnx(DEPLOYMENT, "moving", str(number))):
+        _, moving = await note_deployment(first, 1)
+        if moving == number:
+            return
+        if moving:
+            raise WrongDeployment(
+                f"A move to {moving} shards was begun: `cronspace reshard {moving}` ends it."
+            )
 
 
 async def end(first: Shard, number: int) -> None:
@@ -90,6 +91,7 @@ async def move(shards: Shards, number: int) -> Moved:
         own = (source.keys.beats, source.keys.workers, source.keys.seats)  # their members are no workspaces
         async for keys in _keys_of(source):
             shared = []
+            elsewhere: dict[Shard, list[str]] = {}
             for key in keys:
                 match = _OWN_KEY.match(key) or _EXECUTION_KEY.match(key)
                 if match is None:
@@ -98,8 +100,11 @@ async def move(shards: Shards, number: int) -> Moved:
                     continue
                 target = shards[shard_number(match[1], number)]
                 if target is not source:
-                    await _move_key(source, target, key)
-                    moved.keys += 1
+                    elsewhere.setdefault(target, []).append(key)
+            for target, leaving in elsewhere.items():
+                for start in range(0, len(leaving), _KEYS_AT_ONCE):
+                    await _move_keys(source, target, leaving[start : start + _KEYS_AT_ONCE])
+                moved.keys += len(leaving)
             for key in shared:
                 moved.members += await _move_members(source, shards, number, key)
     return moved
@@ -121,28 +126,32 @@ def _renamed(text: str, source: Keys, target: Keys) -> str:
     return text.replace(source.tag, target.tag, 1)
 
 
-async def _move_key(source: Shard, target: Shard, key: str) -> None:
-    new = _renamed(key, source.keys, target.keys)
+async def _move_keys(source: Shard, target: Shard, keys: Sequence[str]) -> None:
     async with source.redis.pipeline(transaction=False) as pipe:
-        pipe.dump(key)
-        pipe.pttl(key)
-        dumped, left = await pipe.execute()
-    if dumped is None:
-        return
-    if key.startswith("arq:result:"):
-        await _copy_result(source, target, key, new, max(0, left))
-    else:
-        await target.redis.restore(new, max(0, left), dumped, replace=True)
-    await source.redis.unlink(key)
+        for key in keys:
+            pipe.get(key) if key.startswith(_RESULT) else pipe.dump(key)
+            pipe.pttl(key)
+        found = await pipe.execute()
+    async with target.redis.pipeline(transaction=False) as pipe:
+        for key, value, left in zip(keys, found[::2], found[1::2], strict=True):
+            if value is None:  # it ran out meanwhile
+                continue
+            new = _renamed(key, source.keys, target.keys)
+            left = 0 if left == _FOR_EVER else max(1, left)  # what just ran out is not to stay for ever
+            if key.startswith(_RESULT):
+                pipe.set(new, _relabelled(value, source.keys, target.keys), px=left or None)
+            else:
+                pipe.restore(new, left, value, replace=True)
+        await pipe.execute()
+    await source.redis.unlink(*keys)
 
 
-async def _copy_result(source: Shard, target: Shard, key: str, new: str, left: int) -> None:
+def _relabelled(result: bytes, source: Keys, target: Keys) -> bytes:
     """A record names its queue and its job, which have the shard in them."""
-    stored = await source.redis.get(key)
-    record = msgspec.msgpack.decode(stored)
-    record["q"] = target.keys.queue
-    record["id"] = _renamed(record["id"], source.keys, target.keys)
-    await target.redis.set(new, pack(record), px=left or None)
+    record = msgspec.msgpack.decode(result)
+    record["q"] = target.queue
+    record["id"] = _renamed(record["id"], source, target)
+    return pack(record)
 
 
 async def _move_members(source: Shard, shards: Shards, number: int, key: str) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -25,6 +26,11 @@ class Server(Struct, frozen=True, kw_only=True):
     clients: int
     max_clients: int  # 0: not told
 
+    @property
+    def fullness(self) -> float:
+        """Which share of its maxmemory it uses; 0 where it has none."""
+        return self.used_memory / self.max_memory if self.max_memory else 0.0
+
     def warnings(self) -> list[str]:
         """What somebody has to change, and how; one line each."""
         found = []
@@ -42,6 +48,13 @@ class Server(Struct, frozen=True, kw_only=True):
 async def look(shard: Shard) -> Server:
     """The Redis of a shard."""
     return server_of(await reply(shard.redis.info()))
+
+
+async def look_at_all(shards: Iterable[Shard]) -> list[Server]:
+    """The Redis of each shard, every one once, the fullest first: one server, or the nodes of a cluster."""
+    of_each = {id(shard.redis): shard for shard in shards}.values()  # one server has one client for all
+    found = {one.history: one for one in await asyncio.gather(*map(look, of_each))}
+    return sorted(found.values(), key=lambda one: (one.fullness, one.used_memory), reverse=True)
 
 
 def server_of(info: Mapping[str, Any]) -> Server:

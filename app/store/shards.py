@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from app.config import Settings
+from app.config import Settings, parse_numbers
 from app.errors import WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
 from app.store.cluster import connect_to_owner, is_cluster
@@ -44,6 +44,11 @@ class Shards:
         """Those of every shard."""
         return self.first.settings
 
+    @property
+    def served(self) -> list[Shard]:
+        """Those that a worker with these settings serves."""
+        return [self._all[number] for number in parse_numbers(self.settings.worker_shards, len(self._all))]
+
     def of(self, workspace: str) -> Shard:
         """The shard that has a workspace."""
         return self._all[shard_number(workspace, len(self._all))]
@@ -71,9 +76,7 @@ class Shards:
         """
         if time.monotonic() - self._verified < _BELIEVED_SECONDS:
             return
-        shards, format_, moving = await self.first.run(
-            "note_deployment", len(self._all), FORMAT, keys=(DEPLOYMENT, self.first.keys.workspaces)
-        )
+        shards, moving = await note_deployment(self.first, len(self._all))
         if moving:
             raise WrongDeployment(
                 f"Workspaces are being moved from {shards} to {moving} shards: wait until `cronspace reshard`"
@@ -84,16 +87,26 @@ class Shards:
                 f"What is stored has {shards} shards, and CRONSPACE_SHARDS is {len(self._all)}: set it to"
                 f" {shards}, or move the workspaces with `cronspace reshard`."
             )
-        if format_ > FORMAT:
-            raise WrongDeployment(
-                f"What is stored has the format {format_}, and this version knows {FORMAT}: use a later one."
-            )
         self._verified = time.monotonic()
 
     async def aclose(self) -> None:
         """Close the connections."""
         for client in {id(shard.redis): shard.redis for shard in self._all}.values():
             await client.aclose()
+
+
+async def note_deployment(first: Shard, number: int) -> tuple[int, int]:
+    """The number of shards that is stored, where none is yet ``number``; and the one that workspaces are
+    being moved to (0: none). Raises :class:`WrongDeployment` for a format that this version does not know.
+    """
+    shards, format_, moving = await first.run(
+        "note_deployment", number, FORMAT, keys=(DEPLOYMENT, first.keys.workspaces)
+    )
+    if format_ > FORMAT:
+        raise WrongDeployment(
+            f"What is stored has the format {format_}, and this version knows {FORMAT}: use a later one."
+        )
+    return shards, moving
 
 
 def open_shards(settings: Settings) -> Shards:

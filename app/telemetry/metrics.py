@@ -93,8 +93,8 @@ TICKER_LAG = _gauge("ticker_lag_seconds", "How long the earliest of these slots 
 IN_FLIGHT = _gauge("in_flight_requests", "Requests that the workers are sending, as of their heartbeats.")
 PLACES = _gauge("places", "Requests that the workers send at once at most, together.")
 WORKERS = _gauge("workers", "Workers, by whether their heartbeats come: alive, silent.", "state")
-REDIS_MEMORY = _gauge("redis_memory_bytes", "Memory that Redis uses.")
-REDIS_MEMORY_LIMIT = _gauge("redis_memory_limit_bytes", "Redis's maxmemory; 0: none.")
+REDIS_MEMORY = _gauge("redis_memory_bytes", "Memory that Redis uses; of a cluster the fullest node.")
+REDIS_MEMORY_LIMIT = _gauge("redis_memory_limit_bytes", "Maxmemory of the same; 0: none.")
 
 OF_FLEET = (
     TRIGGERS,

@@ -1,3 +1,3 @@
 """The rows of the benchmark, one module each, with a function ``run(context)``."""
 
-ROWS = ("burst", "lateness", "memory", "replace", "scale", "idle", "workers", "sealing", "fleet")
+ROWS = ("burst", "lateness", "memory", "replace", "scale", "idle", "workers", "sealing", "fleet", "units")
