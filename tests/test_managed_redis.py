@@ -43,12 +43,11 @@ def managed(request: pytest.FixtureRequest, binary: str) -> Iterator[str]:
     server = RedisServer(binary, *options)
     url = server.url()
     try:
-        with server.client() as admin:
-            if request.param == "forbidden":
-                admin.acl_setuser(
-                    "ours", enabled=True, passwords=["+x"], keys="*", channels="*", commands=ALLOWED
-                )
-                url = url.replace("unix://", "unix://ours:x@")
+        if request.param == "forbidden":
+            server.client.acl_setuser(
+                "ours", enabled=True, passwords=["+x"], keys="*", channels="*", commands=ALLOWED
+            )
+            url = url.replace("unix://", "unix://ours:x@")
         yield url
     finally:
         server.close()
