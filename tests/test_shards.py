@@ -25,7 +25,8 @@ from app.errors import ConfigError, WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
 from app.main import create_app
 from app.store import Shard, Shards, connect, open_shards, workers
-from lab.redis_servers import RedisServer, any_binary
+from lab.processes import redis_binary
+from lab.redis_servers import RedisServer
 from workers.account import Account
 from workers.places import Places
 from workers.probes import make_app
@@ -205,7 +206,7 @@ async def test_a_later_format_is_refused(redis_url: str) -> None:
 def two_servers() -> Iterator[tuple[RedisServer, RedisServer]]:
     """A server for each of two shards, as the nodes of a cluster are."""
     with ExitStack() as undo:
-        servers = RedisServer(any_binary()), RedisServer(any_binary())
+        servers = RedisServer(redis_binary()), RedisServer(redis_binary())
         for server in servers:
             undo.callback(server.close)
         yield servers
