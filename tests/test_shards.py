@@ -242,7 +242,7 @@ async def test_a_redis_that_is_away_takes_only_its_own_workspaces_along(
         undo.push_async_callback(shards.aclose)
         undo.push_async_callback(some.aclose)
         assert [(await one.get("/ready")).status_code for one in (api, of_some, of_all)] == [200, 200, 200]
-        two_servers[1].kill()
+        two_servers[1].process.kill()
         assert [(await one.get("/ready")).status_code for one in (api, of_some, of_all)] == [200, 200, 503]
         await ok(api.post(f"/api/workspaces/{here}/triggers", json={"triggers": []}))
         assert (await api.post(f"/api/workspaces/{there}/triggers", json={"triggers": []})).status_code == 503
