@@ -304,7 +304,11 @@ HELP: dict[str, tuple[str, str]] = {
     ),
     "fire_batch": ("CRONSPACE_FIRE_BATCH", "Slots that one call of the fire script handles"),
     "claim_batch": ("CRONSPACE_CLAIM_BATCH", "Executions that one call of the claim script takes"),
-    "max_backlog": ("CRONSPACE_MAX_BACKLOG", "Executions that may wait in one workspace; more are skipped"),
+    "max_backlog": (
+        "CRONSPACE_MAX_BACKLOG",
+        "Executions that may wait for a place in one workspace, and (1,000 at least) for a time, such as retries;"
+        " more are skipped",
+    ),
     "max_takeovers": (
         "CRONSPACE_MAX_TAKEOVERS",
         "Workers that one execution may lose before it fails (a request that kills its worker)",

@@ -416,3 +416,20 @@ async def test_with_memory_full_what_frees_it_goes_on(make_shard: ShardFactory, 
         await upkeep.clear_removed(shard)
     finally:
         server.close()
+
+
+async def test_retries_that_wait_are_bounded_like_a_backlog(make_shard: ShardFactory, clock: Clock) -> None:
+    shard = make_shard(max_concurrency=0, max_backlog=10, fire_batch=1000, claim_batch=1000)
+    await triggers.replace(shard, "acme", numbered(1000))
+    await triggers.replace(shard, "other", numbered(1))
+    clock.advance(60)
+    while (await ticking.fire_due(shard)).handled:
+        pass
+    claimed = await claim_all(shard, at_most=2000)
+    await queue.finish(shard, [failed(one, clock.now, "retry", 3_600_000) for one in claimed])
+    clock.advance(60)
+    while (await ticking.fire_due(shard)).handled or await ticking.refill(shard):
+        pass
+    totals = await accounts_balance(shard, "acme", day_of(clock.now))
+    assert totals == {"due": 2000, "skipped:backlog_full": 1000, "open": 1000}
+    assert len(await executions.open_ids(shard, "other")) == 2

@@ -49,6 +49,14 @@ local function policy_of(workspace)
   return own
 end
 
+local WAITING_LEAST = 1000 -- so many may wait for a time, however few may wait for a place
+
+-- Whether so many of a workspace's executions wait for a time (a retry, jitter, a place at a host) that no more are
+-- opened: they hold no place, and nothing else bounds them.
+local function is_crowded(workspace)
+  return redis.call('ZCARD', of(workspace, 'waiting')) >= math.max(policy.max_backlog, WAITING_LEAST)
+end
+
 -- Whether a workspace's rate lets an execution in now.
 local function is_open(own)
   return not own.step or own.opens <= now

@@ -52,8 +52,9 @@ local function open_execution(id, args, overlap, limit, ready)
     waiting = busy
   end
   local behind = waiting or marked(args, 'c') or not has_place(workspace)
-  if behind and redis.call('ZCARD', of(workspace, 'backlog')) + redis.call('ZCARD', of(workspace, 'late'))
-    + redis.call('ZCARD', of(workspace, 'lined')) >= policy.max_backlog then
+  if is_crowded(workspace) or behind and redis.call('ZCARD', of(workspace, 'backlog'))
+    + redis.call('ZCARD', of(workspace, 'late')) + redis.call('ZCARD', of(workspace, 'lined'))
+    >= policy.max_backlog then
     return skip('backlog_full')
   end
   redis.call('SET', job_key(id), pack_job(0, args, {}, now))

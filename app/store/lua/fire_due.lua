@@ -63,12 +63,15 @@ local function fire_workspace(workspace, share)
   local states = redis.call('HMGET', of(workspace, 'states'), unpack(triggers))
   local limit, spans = own_policy.max_concurrency, own_policy.spans
   local admitted_count = redis.call('ZCARD', of(workspace, 'admitted'))
-  local backlog_count = redis.call('ZCARD', of(workspace, 'backlog'))
+  local backlog_count, crowded = redis.call('ZCARD', of(workspace, 'backlog')), is_crowded(workspace)
   local new_states, new_due, dry, admitted, backlog = {}, {}, {}, {}, {}
 
   -- The usual case, with few commands: a slot in time whose trigger has no rules.
   local function fire_plain(trigger, slot, id, args)
-    if backlog_count == 0 and (limit == 0 or admitted_count < limit) and is_open(own_policy) then
+    if crowded then
+      end_execution(id, { a = args, et = now }, 'skipped', 'backlog_full', {})
+      return false
+    elseif backlog_count == 0 and (limit == 0 or admitted_count < limit) and is_open(own_policy) then
       count_rate(workspace)
       admitted_count = admitted_count + 1
       admitted[#admitted + 1], admitted[#admitted + 2] = now_text, id
