@@ -306,8 +306,8 @@ HELP: dict[str, tuple[str, str]] = {
     "claim_batch": ("CRONSPACE_CLAIM_BATCH", "Executions that one call of the claim script takes"),
     "max_backlog": (
         "CRONSPACE_MAX_BACKLOG",
-        "Executions that may wait for a place in one workspace, and (1,000 at least) for a time, as retries do;"
-        " more are skipped",
+        "Executions that may wait for a place in one workspace, and (1,000 at least) for a time, as retries"
+        " do; more are skipped",
     ),
     "max_takeovers": (
         "CRONSPACE_MAX_TAKEOVERS",
