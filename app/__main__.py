@@ -12,6 +12,10 @@ COMMANDS = {
     "dev": ("app.dev.supervisor", "everything on this machine: Redis, API, a worker, and a demo"),
     "api": ("app.main", "the API"),
     "worker": ("workers.main", "a worker"),
+    "keys": ("app.cli.keys", "create, list and delete API keys"),
+    "system": ("app.cli.system", "whether firing is held, and why; resume: go on"),
+    "export": ("app.cli.exporting", "a workspace's settings and triggers, as a file"),
+    "import": ("app.cli.importing", "put an exported workspace in the place of what is there"),
     "rotate-keys": (
         "app.rotate_keys",
         "encrypt what is stored with the first key (--decrypt: not at all)",

@@ -333,7 +333,7 @@ HELP: dict[str, tuple[str, str]] = {
     "max_secrets": ("CRONSPACE_MAX_SECRETS", "Named secrets that a workspace may have"),
     "max_secret_bytes": ("CRONSPACE_MAX_SECRET_BYTES", "Largest value of a named secret"),
     "max_body_bytes": ("CRONSPACE_MAX_BODY_BYTES", "Largest request body that the API reads"),
-    "max_head_bytes": ("CRONSPACE_MAX_HEAD_BYTES", "Largest URL and headers, together, that the API reads"),
+    "max_head_bytes": ("CRONSPACE_MAX_HEAD_BYTES", "Largest URL and headers, together, that is read"),
     "receive_seconds": (
         "CRONSPACE_RECEIVE_SECONDS",
         "How long the API waits for the head of a request, and then for its body",

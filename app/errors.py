@@ -4,6 +4,7 @@ CronspaceError
 ├── InvalidSchedule        an expression or a zone that can't be used
 ├── ConfigError            a setting that can't be used: one line for the person who starts the process
 ├── DevError               `cronspace dev` can't start: one line, too
+├── ClientError            a client command failed: one line, too
 ├── WrongDeployment        what is stored has another number of shards, or a later format
 └── ApiError               carries an HTTP status and a stable code
     ├── InvalidRequest     400, with one entry per fault
@@ -59,6 +60,10 @@ class ConfigError(CronspaceError):
 
 class DevError(CronspaceError):
     """``cronspace dev`` can't start; the message is the one line to print."""
+
+
+class ClientError(CronspaceError):
+    """A client command failed; the message is what the API says, or why it can't be reached."""
 
 
 class WrongDeployment(CronspaceError):

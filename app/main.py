@@ -37,8 +37,7 @@ from app.api import (
 )
 from app.api.auth import Gate
 from app.api.operations import routes_of
-from app.api.problems import HANDLERS
-from app.api.protocol import bounded
+from app.api.problems import HANDLERS, problem
 from app.api.reference import reference_routes
 from app.api.scrape import scrape_routes
 from app.auth.rules import check
@@ -46,6 +45,7 @@ from app.config import Settings, load_settings
 from app.listener import listen
 from app.logs import set_up_logging
 from app.loops import Loop
+from app.protocol import bounded
 from app.store import Shards, open_shards
 from app.store.memory import Memory
 from app.store.rotation import warn_of_keys
@@ -154,7 +154,7 @@ def server_of(settings: Settings, app: Starlette) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=bounded(settings),  # type: ignore[arg-type] # wants a class, and calls it
+        http=bounded(settings, problem),  # type: ignore[arg-type] # wants a class, and calls it
         log_config=None,
         access_log=settings.log_level == "DEBUG",
         timeout_graceful_shutdown=int(settings.grace_seconds),

@@ -21,6 +21,7 @@ from app.egress import Lists, parse_lists
 
 MOST_SIGNING = 2  # secrets that sign at the same time: the one before, and the one after it
 LEAST_VALUE = 4  # characters of a named secret; fewer can't be masked without masking what is none
+_NO_CHANCE = 32  # characters
 
 
 class SigningSecret(Struct, frozen=True, array_like=True):
@@ -103,12 +104,17 @@ class Masker:
 
 
 def _cut_off(text: str, form: str) -> int:
-    """Where the beginning of a value stands that goes on behind the end of a text, else the text's length."""
-    start = max(0, len(text) - len(form) + 1)
-    while (start := text.find(form[:LEAST_VALUE], start)) >= 0:
-        if form.startswith(text[start:]):
-            return start
-        start += 1
+    """Where the beginning of a value stands that goes on behind the end of a text, else the text's length.
+
+    So much of a value that it is no chance is not held against all of it: a target that repeats beginnings
+    would make that take long.
+    """
+    start = text.find(form[:_NO_CHANCE], max(0, len(text) - len(form) + 1))
+    if start >= 0:
+        return start
+    for length in range(min(_NO_CHANCE, len(form)) - 1, LEAST_VALUE - 1, -1):
+        if text.endswith(form[:length]):
+            return len(text) - length
     return len(text)
 
 

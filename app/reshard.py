@@ -41,7 +41,7 @@ async def reshard(settings: Settings, number: int, noticed_seconds: float = _NOT
         return
     shards = open_shards(structs.replace(settings, shards=max(stored, number)))
     try:
-        await resharding.begin(shards.first, number)
+        await resharding.begin(shards, number)
         _say(f"moving from {stored} to {number} shards: API and workers stop now")
         await _wait_for_silence(shards, noticed_seconds)
         moved = await resharding.move(shards, number)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 from collections.abc import Sequence
 
@@ -37,6 +38,7 @@ class Sealer:
     def __init__(self, keys: Sequence[bytes] = (), *, only_opens: bool = False) -> None:
         self._ciphers = {_id_of(key): AESGCM(key) for key in keys}
         self._first = None if only_opens else next(iter(self._ciphers), None)
+        self._digest_keys = [hmac.digest(key, b"cronspace digest key", "sha256") for key in keys]
 
     @property
     def seals(self) -> bool:
@@ -75,6 +77,14 @@ class Sealer:
             return cipher.decrypt(nonce, sealed, stored[:_HEAD])
         except (InvalidTag, ValueError):  # ValueError: it was cut off
             raise SealError("a stored value was altered: it does not fit its key") from None
+
+    def digests(self, plain: bytes) -> list[str]:
+        """What tells a value from others without showing it: the first is to be stored, each may be what is.
+
+        Keyed, because a short value is found by trying; without keys, and from before there were any, not.
+        """
+        keyed = [hmac.digest(key, plain, "sha256").hex() for key in self._digest_keys]
+        return [*keyed, hashlib.sha256(plain).hexdigest()]
 
     def seal_text(self, plain: str) -> str:
         """The same for a text; empty stays empty."""

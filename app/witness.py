@@ -41,7 +41,7 @@ class Seen(Struct, frozen=True, array_like=True):
 
 
 class Loss(Struct, frozen=True, array_like=True):
-    """What Redis did between ``since`` and ``until`` (ms) is lost. ``since`` 0: it lost everything."""
+    """What Redis did from ``since`` ``until`` (ms) at most is lost. ``since`` 0: it lost all."""
 
     epoch: str  # of the data that was lost
     since: int

@@ -16,8 +16,8 @@ from bench.due import Due, find_faults, load_in_time
 from bench.lab import Lab
 from bench.load import store_due
 from bench.target import Arrival
-from lab.lab import RedisServer
 from lab.processes import ROOT, LabError, Process, clean_environment
+from lab.redis_servers import RedisServer
 
 PEERS = ROOT / "bench" / "peers"
 
@@ -42,11 +42,11 @@ class Ours:
 
     def load(self, redis: RedisServer, dues: Sequence[Due], target: str) -> None:
         """By the store's replace, a workspace at a time."""
-        store_due(redis.url, dues, target)
+        store_due(redis.url(), dues, target)
 
     def work(self, lab: Lab, redis: RedisServer, places: int) -> Process:
         """`cronspace worker`."""
-        return lab.worker(redis.url, places)
+        return lab.worker(redis.url(), places)
 
 
 class BullMQ:

@@ -77,11 +77,11 @@ class Rig:
 
     def start_redis(self) -> None:
         """Start Redis."""
-        self.redis = self.lab.redis(self._redis_options)
+        self.redis = self.lab.redis(*self._redis_options)
 
     def reach_redis(self) -> str:
         """The URL that workers and API get; a scenario may put something in between."""
-        return self.redis.url
+        return self.redis.url()
 
     def start_workers(self) -> None:
         """Start the fleet, without waiting."""

@@ -12,60 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import redis as redis_client
-
 from lab.processes import LabError, Process, free_port, redis_binary
+from lab.redis_servers import RedisServer
 
 _START_SECONDS = 60.0
-_NOTHING_KEPT = ("--save", "", "--appendonly", "no")
-
-
-class RedisServer:
-    """A Redis server of our own, on a unix socket (and a TCP port, if told), in a folder of its own.
-
-    By default it keeps nothing on disk: a snapshot's fork amid a measurement would be noise.
-    """
-
-    def __init__(
-        self, folder: Path, binary: str, options: Sequence[str], extra: Mapping[str, str], port: int
-    ) -> None:
-        folder.mkdir()
-        self.port = port
-        self._binary = binary
-        self.folder = folder
-        self.socket = str(folder / "s")
-        self.url = f"unix://{self.socket}?db=0"
-        self.client = redis_client.Redis(unix_socket_path=self.socket, socket_timeout=5)
-        self._options, self._extra = options, extra
-        self.start()
-
-    def start(self) -> None:
-        """Start it (again), and wait until it has loaded what it kept."""
-        own = [
-            "--port",
-            str(self.port),
-            "--bind",
-            "127.0.0.1",
-            "--unixsocket",
-            self.socket,
-            "--dir",
-            str(self.folder),
-        ]
-        command = [self._binary, *own, *self._options]
-        self.process = Process(command, self.folder / "log", self._extra)
-        self.process.wait_for_text("eady to accept connections")
-
-    def used_memory(self) -> int:
-        """Bytes that Redis has allocated. Settled: what is freed in the background has been by then."""
-        time.sleep(0.2)
-        info = self.client.info("memory")
-        assert isinstance(info, dict)
-        return int(info["used_memory"])
-
-    def close(self) -> None:
-        """Close the connection and stop the server."""
-        self.client.close()
-        self.process.kill()
 
 
 class Api:
@@ -122,14 +72,10 @@ class Lab:
         return process
 
     def redis(
-        self,
-        options: Sequence[str] = _NOTHING_KEPT,
-        extra: Mapping[str, str] | None = None,
-        binary: str | None = None,
-        port: int = 0,
+        self, *options: str, extra: Mapping[str, str] | None = None, binary: str | None = None, port: int = 0
     ) -> RedisServer:
-        """Start an empty Redis server; ``extra`` are variables of its environment, and ``port`` 0 is none."""
-        server = RedisServer(self.path("redis"), binary or redis_binary(), options, extra or {}, port)
+        """Start a Redis server, which keeps nothing unless told: a fork would be noise in measurements."""
+        server = RedisServer(binary or redis_binary(), *options, port=port, extra=extra)
         self.at_end(server.close)
         return server
 

@@ -12,10 +12,10 @@ from typing import Any
 import hypothesis
 import pytest
 import redis
-from redis_servers import DATABASES, RedisServer, redis_binaries
 
 from app.config import Settings
 from app.store import Shard, connect
+from lab.redis_servers import DATABASES, RedisServer, redis_binaries
 
 LOOPBACK = "127.0.0.0/8"  # where the tests' targets are: CRONSPACE_EGRESS_ALLOW
 

@@ -7,7 +7,9 @@ from contextlib import ExitStack
 from types import TracebackType
 
 import redis
-from redis_servers import RedisServer, any_binary, free_port
+
+from lab.processes import free_port, redis_binary
+from lab.redis_servers import RedisServer
 
 SLOTS = 16384
 _UP_SECONDS = 30.0
@@ -22,7 +24,7 @@ class RedisCluster:
         self.nodes: list[RedisServer] = []
         try:
             for _ in range(2 * primaries):
-                server = RedisServer(any_binary(), *options, port=_low_port())
+                server = RedisServer(redis_binary(), *options, port=_low_port())
                 self._open.callback(server.close)
                 self.nodes.append(server)
             self._form(primaries)
@@ -46,7 +48,7 @@ class RedisCluster:
     def owner_of(self, key: str) -> RedisServer:
         """The node that serves a key now."""
         for node in self.nodes:
-            if node.process is not None and node.process.poll() is None:
+            if node.process.alive():
                 with _client(node) as client:
                     slot = client.execute_command("CLUSTER", "KEYSLOT", key)
                     for first, last, (_, port, *_), *_ in client.execute_command("CLUSTER", "SLOTS"):

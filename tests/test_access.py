@@ -9,6 +9,7 @@ import pytest
 from calls import ACME, client_of, minutes, ok, refused, store_set
 from conftest import Clock, ShardFactory
 from examples import ADMIN_KEY, BODIES, OPERATIONS, path_of
+from helpers import define
 
 from app.auth.callers import SCOPES, Scope
 from app.store import Shard, api_keys, catalog, workspaces
@@ -173,6 +174,63 @@ async def test_a_bulk_action_needs_what_the_single_one_does(make_shard: ShardFac
         response = await client.post(f"{ACME}/triggers/bulk", json=body, headers=bearer(operator))
         assert response.status_code == (403 if changes else 200)
         await ok(client.post(f"{ACME}/triggers/bulk", json=body, headers=bearer(writer)))
+
+
+@pytest.mark.parametrize(
+    ("name", "within", "beyond"),
+    [
+        ("max_concurrency", 10, [11, 0]),
+        ("max_rate", 5.0, [5.1, 0]),
+        ("keep_succeeded_seconds", 86_400, [86_401]),
+        ("keep_succeeded", 0, [101]),
+        ("keep_failed", 1000, [1001]),
+    ],
+)
+async def test_only_an_admin_of_all_workspaces_gives_more_than_the_deployment(
+    make_shard: ShardFactory, name: str, within: float, beyond: list[float]
+) -> None:
+    shard = guarded(make_shard, max_rate=5)
+    async with client_of(shard) as client:
+        own = bearer(await key_for(client, "admin", "acme"))
+
+        def put(value: float) -> Any:
+            return client.put(ACME, json={name: value}, headers=own)
+
+        def patch(value: float | None) -> Any:
+            return client.patch(ACME, json={name: value}, headers=own)
+
+        for value in beyond:  # a workspace that there is not yet, too
+            await refused(put(value), 403, "forbidden")
+        assert await workspaces.get(shard, "acme") is None
+        await ok(put(within), 201)
+        for value in beyond:
+            await refused(put(value), 403, "forbidden")
+            await refused(patch(value), 403, "forbidden")
+            await ok(client.patch(ACME, json={name: value}, headers=bearer(ADMIN_KEY)))
+            await ok(put(value))  # what was given may be repeated
+            await ok(patch(within))
+        await ok(patch(None))
+
+
+async def test_who_may_run_a_trigger_only_sends_no_secret_that_it_does_not_use(
+    make_shard: ShardFactory,
+) -> None:
+    shard = guarded(make_shard)
+    async with client_of(shard) as client:
+        operator, writer = await key_for(client, "operate", "acme"), await key_for(client, "write", "acme")
+        for name in ("own", "other"):
+            url = f"{ACME}/secrets/{name}"
+            await ok(client.put(url, json={"value": "hunter2"}, headers=bearer(writer)), 201)
+        await store_set(shard, one=define(headers={"authorization": "{{secret.own}}"}))
+
+        async def run(payload: str, key: str) -> httpx.Response:
+            body = {"payload": {"x": payload}}
+            return await client.post(f"{ACME}/triggers/one/run", json=body, headers=bearer(key))
+
+        await ok(run("{{secret.own}} {{execution.id}}", operator), 202)
+        for name in ("other", "missing"):  # nor does the answer tell which there are
+            await refused(run(f"{{{{ secret.{name} }}}}", operator), 403, "forbidden")
+        await ok(run("{{secret.other}}", writer), 202)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import httpx
 import pytest
 from conftest import Clock, ShardFactory
 from helpers import claim_all, failed, succeeded
-from redis_servers import RedisServer, redis_binaries
 
 from app.config import Settings
 from app.main import create_app
 from app.store import Shard, Shards, connect, queue, ticking
+from lab.redis_servers import RedisServer, redis_binaries
 
 pytestmark = pytest.mark.anyio
 
@@ -364,7 +364,7 @@ async def test_without_redis_the_api_answers_503_and_recovers() -> None:
     try:
         async with client_of(shard) as client:
             await client.post(PATH, json=TWO)
-            server.kill()
+            server.process.kill()
             away = await client.get(PATH)
             assert (away.status_code, away.json()["code"]) == (503, "store_unavailable")
             assert away.headers["retry-after"] == "1"

@@ -8,7 +8,6 @@ import pytest
 from calls import client_of, ok, refused
 from conftest import Clock, ShardFactory, eventually
 from examples import ADMIN_KEY
-from redis_servers import RedisServer
 
 from app.api import auth
 from app.api.auth import KeyRing
@@ -17,6 +16,7 @@ from app.auth.keys import ApiKey, digest_of, new_key, same_secret, split_key
 from app.clock import rfc3339
 from app.config import Settings
 from app.store import Shard, api_keys, connect
+from lab.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -171,7 +171,7 @@ async def test_the_admin_key_and_cached_keys_go_on_while_redis_is_away(redis_ser
         async with client_of(shard) as client:
             path = "/api/cron/presets"  # needs nothing of Redis itself
             await ok(client.get(path, headers=bearer(known)))
-            server.kill()
+            server.process.kill()
             await ok(client.get(path, headers=ADMIN))
             await ok(client.get(path, headers=bearer(known)))
             await refused(client.get(path, headers=bearer(new_key()[1])), 503, "store_unavailable")

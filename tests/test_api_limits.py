@@ -6,11 +6,11 @@ import pytest
 from calls import ACME, client_of, ok, refused
 from conftest import Clock, ShardFactory
 from examples import ADMIN_KEY
-from redis_servers import RedisServer
 
 from app.config import Settings
 from app.store import Shard, connect, rate_limits
 from app.store.rate_limits import Limit
+from lab.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -93,7 +93,7 @@ async def test_while_redis_is_away_nothing_is_limited(redis_server: RedisServer)
             path = "/api/cron/presets"
             await ok(client.get(path))
             await refused(client.get(path), 429, "too_many_requests")
-            server.kill()
+            server.process.kill()
             for _ in range(3):
                 await ok(client.get(path))
     finally:

@@ -147,6 +147,17 @@ async def test_what_changes_nothing_is_not_noted(guarded: Shard) -> None:
         assert [one["action"] for one in await entries(client)] == ["run_trigger"]
 
 
+async def test_of_many_triggers_the_first_are_told_and_how_many_there_were(guarded: Shard) -> None:
+    """A thousand long ids an entry would make a capped stream as large as one likes."""
+    await store_set(guarded, **{f"t{number:02}": "* * * * *" for number in range(30)})
+    async with client_of(guarded) as client:
+        body = {"action": "pause", "ids": [f"t{number:02}" for number in range(30)]}
+        await ok(client.post(f"{ACME}/triggers/bulk", json=body, headers=KEY))
+        (entry,) = await entries(client)
+    assert entry["after"]["count"] == 30
+    assert entry["after"]["ids"] == [*body["ids"][:20], "and 10 more"]
+
+
 async def test_erasing_a_workspace_removes_its_audit_and_is_told_in_the_general_one(guarded: Shard) -> None:
     async with client_of(guarded) as client:
         client.headers.update(KEY)

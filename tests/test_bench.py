@@ -128,6 +128,18 @@ def test_units(tmp_path: Path) -> None:
     assert row["sizes"]["fired"] == row["sizes"]["sent"] == row["sizes"]["hours"] * row["sizes"]["triggers"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_fleet(tmp_path: Path) -> None:
+    row = run_row("fleet", tmp_path)
+    assert [figure["name"] for figure in row["figures"]] == [
+        "1 idle worker: Redis commands",
+        "1 idle worker: Redis CPU",
+        "2 idle workers: Redis commands",
+        "2 idle workers: Redis CPU",
+    ]
+    assert all(figure["ours"] > 0 for figure in row["figures"][::2])
+
+
 def test_each_row_has_its_test() -> None:
     assert all(f"test_{row}" in globals() for row in ROWS)
 

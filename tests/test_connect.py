@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from helpers import numbered
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis_servers import RedisServer, free_port, redis_binaries
 
 from app.config import Settings
 from app.store import Shard, connect, triggers
+from lab.processes import free_port
+from lab.redis_servers import RedisServer, redis_binaries
 
 pytestmark = pytest.mark.anyio
 

@@ -23,13 +23,13 @@ from typing import Any, TypeVar
 
 import pytest
 from conftest import ShardFactory
-from redis_servers import redis_binaries
 
 from app.dev import embedded, folder
 from app.dev.demo import demo_set, load
 from app.dev.options import parse
 from app.errors import DevError
 from app.store import catalog, triggers
+from lab.redis_servers import redis_binaries
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="looks at processes in /proc")
 

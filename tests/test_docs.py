@@ -19,7 +19,6 @@ from calls import client_of
 from conftest import ShardFactory, eventually
 from documents import PAGES, ROOT, anchors_of, blocks_of, prose_of, tables_of
 from helpers import define
-from redis_servers import redis_binaries
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.openapi import document_of
@@ -31,6 +30,7 @@ from app.schedule import schedule_of
 from app.schedule.zones import load_zone
 from app.store import Shard, Shards
 from app.wording import Code
+from lab.redis_servers import redis_binaries
 from workers.transport import Transport
 from workers.worker import Worker
 

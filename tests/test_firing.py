@@ -9,12 +9,12 @@ import pytest
 from conftest import START, Clock, ShardFactory
 from helpers import accounts_balance, claim_all, define, failed, numbered, succeeded
 from redis.exceptions import ResponseError
-from redis_servers import RedisServer, redis_binaries
 
 from app.clock import day_of
 from app.keys import execution_id
 from app.models import State
 from app.store import Shard, catalog, executions, queue, ticking, triggers, upkeep, workspaces
+from lab.redis_servers import RedisServer, redis_binaries
 
 pytestmark = pytest.mark.anyio
 

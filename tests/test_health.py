@@ -9,13 +9,13 @@ import pytest
 from calls import client_of, fire, minutes, ok, refused, store_set
 from conftest import START, Clock, ShardFactory
 from examples import ADMIN_KEY
-from redis_servers import RedisServer, redis_binaries
 from test_access import bearer, key_for
 
 from app.health_checks import Facts, examine, verdict
 from app.store import Shard, Shards, fleet, readiness, server, workers
 from app.store.shard import script_names, script_sha
 from app.store.workers import SILENT_MS
+from lab.redis_servers import RedisServer, redis_binaries
 
 pytestmark = pytest.mark.anyio
 

@@ -26,7 +26,7 @@ from test_worker import StartProcess, in_seconds, start_process, today
 
 from app.clock import day_of
 from app.keys import split_execution_id
-from app.store import Shard, executions, hosts, orders, queue, triggers
+from app.store import Shard, executions, hosts, orders, queue, triggers, workspaces
 from app.store.queue import Claimed
 
 pytestmark = pytest.mark.anyio
@@ -56,8 +56,8 @@ async def held(shard: Shard, host: str = HOST) -> list[str]:
     return [one.decode() for one in await shard.redis.zrange(shard.keys.host(host), 0, -1)]
 
 
-async def leave(shard: Shard, ids: Sequence[str], worker: str = "w", look_at_all: bool = False) -> None:
-    await hosts.keep(shard, worker, [], [(id_, HOST) for id_ in ids], look_at_all)
+async def leave(shard: Shard, ids: Sequence[str], worker: str = "w", look_around: bool = False) -> None:
+    await hosts.keep(shard, worker, [], [(id_, HOST) for id_ in ids], look_around)
 
 
 async def test_what_finds_no_place_waits_without_an_attempt_a_place_or_a_worker(
@@ -113,15 +113,42 @@ async def test_newcomers_do_not_overtake_who_waits(make_shard: ShardFactory, clo
     assert called.id.rpartition(":")[2] == first[0].rpartition(":")[2]
 
 
+async def test_a_crowd_without_places_of_its_own_is_passed_over_in_steps(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    """It may be of any size, and one call of a script holds everybody up."""
+    shard = make_shard(max_concurrency_per_host=1, max_concurrency=0)
+    await triggers.replace(shard, "crowd", numbered(1300, url=f"http://{HOST}/"))
+    clock.now = clock.now // 60_000 * 60_000 + 60_000
+    await fire(shard)
+    running: list[str] = []
+    for number in range(1, 3):
+        running += await enter(shard, await claim_all(shard, number=number, at_most=700))
+    assert len(running) == 1
+    clock.advance(1)
+    await triggers.replace(shard, "other", numbered(1, url=f"http://{HOST}/"))
+    await orders.make(shard, "other", "run", [orders.Order("0", clock.now)])
+    assert await enter(shard, await claim_all(shard, number=3)) == []
+    await workspaces.change(shard, "crowd", {"max_concurrency": 1})
+    is_left, steps = await hosts.keep(shard, "w", [], [(running[0], HOST)], False), 1
+    while is_left:
+        assert await claim_all(shard, number=10 + steps) == []
+        is_left, steps = await hosts.keep(shard, "w", [], [], True), steps + 1
+    assert steps == 3  # of 500 each
+    (called,) = await claim_all(shard, number=4)
+    assert called.workspace == "other"
+    assert await held(shard) == [f"|{called.id}"]
+
+
 async def test_a_lost_workers_places_are_free_after_a_lease(make_shard: ShardFactory, clock: Clock) -> None:
     shard = await due(make_shard, clock, size=2, max_concurrency=0)
     lost = await enter(shard, await claim_all(shard, "dead"), "dead")
     for _ in range(2):
         clock.advance(5)
-        await leave(shard, [], look_at_all=True)
+        await leave(shard, [], look_around=True)
         assert await claim_all(shard, number=clock.now) == []
     clock.advance(6)
-    await leave(shard, [], look_at_all=True)
+    await leave(shard, [], look_around=True)
     await queue.renew(shard, {})
     ready = await claim_all(shard, number=2)
     assert len({one.id for one in ready} - set(lost)) == 2
@@ -160,7 +187,7 @@ async def test_who_does_not_come_when_called_holds_nothing_up(
         return
     await leave(shard, first)  # two are called, and nobody claims them
     clock.advance(LEASE + 1)
-    await leave(shard, [], look_at_all=True)
+    await leave(shard, [], look_around=True)
     assert len(await claim_all(shard, number=2)) == 4
 
 

@@ -20,8 +20,8 @@ SCRIPTS = sorted((ROOT / "app/store/lua").glob("[!_]*.lua"))
 # not named is pure: no I/O.
 NAMED = [
     {"app.clock", "app.errors"},
-    {"app.store"},
-    {"app.api", "app.dev", "workers"},
+    {"app.store", "app.client"},
+    {"app.api", "app.cli", "app.dev", "workers"},
     {"app.main", "app.probe", "app.reshard", "app.rotate_keys", "app.__main__"},
 ]
 PURE = {f"app.{path.stem}" for path in (ROOT / "app").iterdir()} - {"app.__init__"} - set().union(*NAMED)

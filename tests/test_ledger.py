@@ -12,6 +12,7 @@ from cronsim import CronSim
 from helpers import accounts_balance, define
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from strategies import examples
 
 from app.clock import day_of
@@ -87,9 +88,9 @@ class World:
 
     async def replace(self, wanted: dict[str, int]) -> None:
         self.account_all()
-        new = {id_: self.definition(id_, variant) for id_, variant in wanted.items()}
         new = {
-            id_: one if wanted[id_] != 3 else define(CRONS[id_], enabled=False) for id_, one in new.items()
+            id_: structs.replace(self.definition(id_, variant), enabled=variant != 3)
+            for id_, variant in wanted.items()
         }
         await triggers.replace(self.shard, "acme", list(new.items()))
         self.paused = {id_: at for id_, at in self.paused.items() if id_ in new}

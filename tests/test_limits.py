@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -111,7 +112,11 @@ async def test_no_more_workspaces_are_made_than_there_may_be(make_shard: ShardFa
         await refused(client.put(f"{other}/triggers", json={"triggers": []}), 409, "too_many_workspaces")
         await refused(client.post(f"{other}/triggers/new", json=ONE), 409, "too_many_workspaces")
         await refused(client.put(f"{other}/triggers/x", json=ONE), 409, "too_many_workspaces")
+        await refused(client.put(f"{other}/secrets/x", json={"value": "1234"}), 409, "too_many_workspaces")
+        await refused(client.post(f"{other}/signing-secrets"), 409, "too_many_workspaces")
+        await refused(client.put(f"{other}/egress", json={"deny": ["*"]}), 409, "too_many_workspaces")
         await ok(client.put(f"{ACME}/triggers", json={"triggers": [ONE]}))
+        await ok(client.put(f"{ACME}/secrets/x", json={"value": "1234"}), 201)
         await ok(client.delete("/api/workspaces/beta?confirm=beta"))
         await ok(client.put(other, json={}), 201)
     assert await workspaces.all_ids(shard) == ["acme", "other"]
@@ -201,6 +206,72 @@ async def test_requests_on_one_connection_have_their_own_bounds(make_shard: Shar
     async with served(make_shard(max_head_bytes=1024)) as port:
         status, body = await exchange(port, *[one] * 9, last)
     assert (status + body).count("HTTP/1.1 200 ") == 10
+
+
+HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\n"
+REPLACE = b"PUT /api/workspaces/acme/triggers HTTP/1.1\r\nhost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "drip"),
+    [
+        ([HEALTH + b"content-length: 100000\r\n\r\n"], b"x"),
+        ([HEALTH + b"transfer-encoding: chunked\r\n\r\n"], b"1\r\nx\r\n"),
+        ([HEALTH + b"transfer-encoding: chunked\r\n\r\n", b"0\r\n"], b"x: y\r\n"),
+        ([HEALTH + b"\r\n"], b"\r\n"),
+    ],
+    ids=["body", "chunks", "trailers", "ends of lines"],
+)
+async def test_what_drips_behind_an_answer_does_not_keep_a_connection(
+    make_shard: ShardFactory, parts: list[bytes], drip: bytes
+) -> None:
+    async with served(make_shard(receive_seconds=0.3)) as port:
+        status, _ = await exchange(port, *parts, drip=drip)
+        assert status.startswith("HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("after", [b"", b"x"], ids=["whole", "begun"])
+async def test_one_late_byte_does_not_keep_a_connection(make_shard: ShardFactory, after: bytes) -> None:
+    async with served(make_shard(receive_seconds=0.3)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEALTH + b"content-length: 1\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert await reader.readuntil(b"}")
+            writer.write(b"x" + after)
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+        writer.close()
+
+
+@pytest.mark.parametrize("name", [b"x: ", b"x-many: 1\r\n"])
+@pytest.mark.parametrize(
+    ("request_", "answer"), [(REPLACE, "HTTP/1.1 431 "), (HEALTH, "HTTP/1.1 200 ")], ids=["read", "unread"]
+)
+async def test_large_trailers_end_the_connection(
+    shard: Shard, request_: bytes, answer: str, name: bytes
+) -> None:
+    head = request_ + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    async with served(shard) as port:
+        status, body = await exchange(port, head, drip=name * 1000)
+        assert status.startswith(answer)
+        assert body.count("HTTP/1.1") == 0
+
+
+async def test_small_chunks_are_no_large_head_and_trailers_are_no_headers(shard: Shard) -> None:
+    document = b'{"triggers": []' + b" " * 30_000 + b"}"
+    chunks = b"".join(b"1\r\n%c\r\n" % one for one in document)
+    last = REPLACE + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with served(shard) as port:
+        status, _ = await exchange(port, last, chunks, b'0\r\nif-match: "7"\r\n\r\n')
+        assert status.startswith("HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("behind", [b"\x16\x03\x01\r\n\r\n", HEALTH + b"x: " + b"x" * 100_000 + b"\r\n\r\n"])
+async def test_what_is_refused_takes_no_answer_of_the_request_before_it(shard: Shard, behind: bytes) -> None:
+    async with served(shard) as port:
+        status, body = await exchange(port, HEALTH + b"\r\n" + behind)
+        assert status.startswith("HTTP/1.1 200 ")
+        assert "HTTP/1.1" not in body
 
 
 async def test_what_is_no_http_is_a_problem_too(shard: Shard) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import subprocess
@@ -10,6 +11,8 @@ import sys
 from typing import Any
 
 import pytest
+
+from app.logs import TextFormatter
 
 PROGRAM = """
 import logging, sys

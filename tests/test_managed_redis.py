@@ -16,11 +16,11 @@ from conftest import LOOPBACK, eventually
 from helpers import OK, Target
 from msgspec import structs
 from product import product
-from redis_servers import RedisServer, redis_binaries
 
 from app.config import Settings
 from app.reshard import reshard
 from app.store.shard import script_names, script_source
+from lab.redis_servers import RedisServer, redis_binaries
 
 pytestmark = pytest.mark.anyio
 
@@ -43,12 +43,11 @@ def managed(request: pytest.FixtureRequest, binary: str) -> Iterator[str]:
     server = RedisServer(binary, *options)
     url = server.url()
     try:
-        with server.client() as admin:
-            if request.param == "forbidden":
-                admin.acl_setuser(
-                    "ours", enabled=True, passwords=["+x"], keys="*", channels="*", commands=ALLOWED
-                )
-                url = url.replace("unix://", "unix://ours:x@")
+        if request.param == "forbidden":
+            server.client.acl_setuser(
+                "ours", enabled=True, passwords=["+x"], keys="*", channels="*", commands=ALLOWED
+            )
+            url = url.replace("unix://", "unix://ours:x@")
         yield url
     finally:
         server.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import time
 from typing import Any
 
 import pytest
@@ -67,6 +68,30 @@ async def test_changes_at_the_same_time_are_all_kept(make_shard: ShardFactory) -
 )
 def test_a_mask_covers_every_form_of_a_value(text: str, masked: str) -> None:
     assert Masker(["hunter2", "hunter2-long", 'a/b cü"'])(text) == masked
+
+
+LONG = "a" * 4000
+
+
+def test_so_much_of_a_value_that_it_is_no_chance_is_masked_with_what_follows() -> None:
+    secret = "0123456789abcdefghijklmnopqrstuvwxyz"
+    assert Masker([secret])(f"cut {secret[:-1]}") == f"cut {MASK}"
+    assert Masker([secret])(f"cut {secret[:33]}!") == f"cut {MASK}"
+    assert Masker([secret])(f"cut {secret[:20]}!") == f"cut {secret[:20]}!"
+
+
+def test_a_target_that_repeats_beginnings_does_not_hold_its_worker_up() -> None:
+    mask = Masker(f"{LONG}{number}" for number in range(1000, 1100))
+
+    def seconds(text: str) -> float:
+        times = []
+        for _ in range(5):
+            begun = time.perf_counter()
+            mask(text)
+            times.append(time.perf_counter() - begun)
+        return min(times)
+
+    assert seconds(LONG + "!") < 20 * seconds("x" * len(LONG))  # it was 250 times as long
 
 
 def test_without_secrets_nothing_is_masked() -> None:

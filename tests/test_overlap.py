@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from calls import fire
 from conftest import Clock, ShardFactory
 from helpers import accounts_balance, claim_all, define, failed, succeeded
 
@@ -176,9 +177,9 @@ async def test_jitter_spreads_slots_stably_and_holds_no_place_meanwhile(
     many = [(str(n), define("0 * * * *", jitter_seconds=600)) for n in range(200)]
     await triggers.replace(shard, "acme", [*many, ("plain", define("1 * * * *"))])
     clock.now = clock.now // 3_600_000 * 3_600_000 + 3_600_000
-    await ticking.fire_due(shard)
+    await fire(shard)
     clock.advance(60)
-    await ticking.fire_due(shard)
+    await fire(shard)
     claimed = await claim_all(shard)
     assert "plain" in {one.trigger for one in claimed}
     assigned = {}

@@ -17,9 +17,9 @@ from calls import ACME, client_of, ok, once, run_once, store_set
 from conftest import ShardFactory
 from examples import ADMIN_KEY, OPERATIONS, path_of
 from helpers import Received, Target, worker_running
-from redis_servers import RedisServer
 
 from app.signing import generate_secret, parse_secret
+from lab.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 

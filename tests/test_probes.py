@@ -16,13 +16,17 @@ import pytest
 from conftest import LOOPBACK, ShardFactory, eventually
 from examples import ADMIN_KEY
 from helpers import Target, define, numbered, worker_running
-from redis_servers import RedisServer, redis_binaries
 from test_metrics_page import Samples, at, samples
 from test_openapi import store_key
 from test_serve import free_port
 
-from app.store import Shard, Shards, triggers, workers
+from app.auth.keys import new_key
+from app.config import Settings
+from app.store import Shard, Shards, open_shards, triggers, workers
+from lab.redis_servers import RedisServer, redis_binaries
 from workers import probes
+from workers.account import Account
+from workers.places import Places
 
 pytestmark = pytest.mark.anyio
 
@@ -87,7 +91,7 @@ async def test_ready_says_why_not(make_shard: ShardFactory, binary: str) -> None
     try:
         async with client_of_worker(make_shard(real_time=True, redis_url=own.url())) as client:
             await eventually(lambda: is_ready(client))
-            own.kill()
+            own.process.kill()
             response = await client.get("/ready")
             assert response.status_code == 503
             assert "Redis" in response.json()["reason"] or "failing" in response.json()["reason"]
@@ -122,6 +126,19 @@ async def test_metrics_of_a_worker_have_the_same_switch(
         assert (await client.get("/live")).status_code == 200
 
 
+async def test_guarded_metrics_of_a_worker_wait_for_redis_but_for_the_admin_key() -> None:
+    settings = Settings(
+        redis_url="unix:///nowhere", metrics="authenticated", auth="tokens", admin_key=ADMIN_KEY
+    )
+    shards = open_shards(settings)
+    transport = httpx.ASGITransport(probes.make_app([], shards, Account(), Places(1)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+        for key, status in ((new_key()[1], 503), ("nonsense", 401), (ADMIN_KEY, 200)):
+            response = await client.get("/metrics", headers={"authorization": f"Bearer {key}"})
+            assert response.status_code == status
+    await shards.aclose()
+
+
 async def test_a_worker_process_serves_its_port_and_stops_on_a_signal(redis_url: str) -> None:
     port = free_port()
     process = await asyncio.create_subprocess_exec(
@@ -149,6 +166,8 @@ async def test_a_worker_process_serves_its_port_and_stops_on_a_signal(redis_url:
             await eventually(answers)
             assert (await client.get("/live")).json() == {"status": "ok"}
             assert at(await scraped(client), "worker_places") == 100
+            # Whoever reaches the port can't fill the worker's memory.
+            assert (await client.get("/live", headers={"x": "x" * 100_000})).status_code == 431
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)
             said, _ = await asyncio.wait_for(process.communicate(), 10)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -16,12 +15,12 @@ from calls import ACME, client_of, ok
 from conftest import LOOPBACK, eventually
 from helpers import Target, define, worker_running
 from proxies import Proxy
-from redis_servers import RedisServer, redis_binaries
 
 from app.config import Settings
 from app.main import create_app
 from app.store import Shard, Shards, connect, server, triggers
 from app.store.replicas import Replicas
+from lab.redis_servers import RedisServer, redis_binaries
 from workers.worker import Worker
 
 pytestmark = pytest.mark.anyio
@@ -86,7 +85,7 @@ async def test_a_full_redis_refuses_changes_with_the_reason_and_firing_goes_on_w
     own: RedisServer,
 ) -> None:
     async with running(shard_at, own.url()) as (client, _, worker):
-        with own.client() as admin:
+        with own.client as admin:
             await ok(client.put("/api/workspaces/other/triggers", json=SET))
             admin.config_set("maxmemory", 1)
             assert "full (maxmemory)" in await refusal(client)
@@ -116,12 +115,12 @@ async def test_a_redis_that_hangs_is_answered_for_in_time_however_many_call(
     shard_at: ShardAt, own: RedisServer
 ) -> None:
     async with running(shard_at, own.url()) as (client, _, worker):
-        own.signal(signal.SIGSTOP)
+        own.process.suspend()
         begun = time.monotonic()
         details = await asyncio.gather(*[refusal(client) for _ in range(10)])
         assert set(details) == {"Redis did not answer in time; try again."}
         assert time.monotonic() - begun < 8
-        own.signal(signal.SIGCONT)
+        own.process.resume()
         await eventually(lambda: worker.ticker.failures == worker.claimer.failures == 0)
 
 
@@ -130,7 +129,7 @@ async def test_without_free_connections_who_has_some_goes_on_and_others_are_told
 ) -> None:
     async with running(shard_at, own.url()) as (_, target, _worker):
         late = shard_at(own.url())
-        with own.client() as admin:
+        with own.client as admin:
             admin.config_set("maxclients", 1)
             async with client_of(late) as client:
                 assert "maxclients" in await refusal(client)
@@ -153,7 +152,7 @@ async def test_an_eviction_policy_is_warned_of_once_until_it_changes(
         return caplog.messages
 
     assert await told() == []
-    with own.client() as admin:
+    with own.client as admin:
         admin.config_set("maxmemory-policy", "allkeys-lru")
         (warning,) = await told()
         assert "allkeys-lru" in warning
@@ -168,7 +167,7 @@ async def test_an_eviction_policy_is_warned_of_once_until_it_changes(
 async def test_api_and_worker_look_at_the_policy_when_they_start(
     shard_at: ShardAt, own: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with own.client() as admin:
+    with own.client as admin:
         admin.config_set("maxmemory-policy", "allkeys-lru")
     caplog.set_level(logging.WARNING)
     shard = shard_at(own.url())
@@ -181,7 +180,7 @@ async def test_api_and_worker_look_at_the_policy_when_they_start(
 
 
 async def test_what_redis_it_is_is_known_without_config(shard_at: ShardAt, own: RedisServer) -> None:
-    with own.client() as admin:
+    with own.client as admin:
         admin.acl_setuser("limited", enabled=True, nopass=True, keys="*", commands=["+@all", "-config"])
         admin.config_set("maxmemory", 100_000_000)
     shard = shard_at(own.url().replace("unix://", "unix://limited:x@"))

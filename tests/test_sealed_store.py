@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import os
 import sys
 from typing import Any
@@ -14,6 +15,7 @@ from conftest import LOOPBACK, Clock, ShardFactory
 from helpers import Target, claim_all, define, failed, succeeded
 
 from app.egress import make_egress
+from app.errors import IdempotencyConflict
 from app.models import Attempt, Standing, State
 from app.sealing import Sealer, parse_keys
 from app.store import (
@@ -163,6 +165,30 @@ async def test_keys_are_introduced_changed_and_given_up(make_shard: ShardFactory
     assert (await rotation.rotate(Shards([make_shard(encryption_keys=SECOND)]), decrypting)).complete
     assert await as_read(plain, letter) == wanted
     assert await audited(plain) == entries
+
+
+async def test_what_was_called_with_an_idempotency_key_is_known_again_with_other_keys_and_not_by_trying(
+    make_shard: ShardFactory,
+) -> None:
+    plain, first = make_shard(), make_shard(encryption_keys=FIRST)
+    both = make_shard(encryption_keys=f"{SECOND},{FIRST}")
+    await store_set(first, one="* * * * *")
+
+    async def run(shard: Shard, key: str, asked: bytes = b"pin=4711") -> orders.Made:
+        return await orders.make(
+            shard, "acme", "run", [orders.Order("one", 0)], idempotency_key=key, asked=asked
+        )
+
+    made = {"before": await run(plain, "before"), "k": await run(first, "k")}
+    for shard, key in ((first, "before"), (both, "before"), (both, "k")):
+        assert await run(shard, key) == orders.Made(made[key].executions, repeated=True)
+        with pytest.raises(IdempotencyConflict):
+            await run(shard, key, b"pin=4712")
+    with pytest.raises(IdempotencyConflict):  # without its key nobody can say that it is the same call
+        await run(plain, "k")
+    guess = hashlib.sha256(b"pin=4711").hexdigest().encode()
+    kept = [value for key, value in (await stored_values(first)).items() if ":idempotency:" in key]
+    assert [guess in value for value in kept].count(True) == 1  # the one from before there was a key
 
 
 async def test_a_rotation_keeps_what_somebody_writes_meanwhile(make_shard: ShardFactory) -> None:

@@ -98,3 +98,12 @@ def test_what_is_only_opened_with_is_not_sealed_with() -> None:
     assert opens.seal(b"x") == b"x"
     assert not opens.is_current(sealed)
     assert not opens.seals
+
+
+def test_a_digest_tells_the_same_value_through_a_change_of_keys_and_is_not_found_by_trying() -> None:
+    plain, before, during = Sealer().digests(b"4711"), Sealer([OLD]).digests(b"4711"), Sealer([NEW, OLD])
+    assert before[0] not in plain
+    assert plain[0] in before
+    assert before[0] in during.digests(b"4711")
+    assert during.digests(b"4711")[0] not in before
+    assert not set(during.digests(b"4711")) & set(during.digests(b"4712"))

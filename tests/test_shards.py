@@ -19,13 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from product import product
 from redis_cluster import RedisCluster
-from redis_servers import RedisServer, any_binary
 
 from app.config import Settings, load_settings, parse_numbers
 from app.errors import ConfigError, WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
 from app.main import create_app
 from app.store import Shard, Shards, connect, open_shards, workers
+from lab.processes import redis_binary
+from lab.redis_servers import RedisServer
 from workers.account import Account
 from workers.places import Places
 from workers.probes import make_app
@@ -205,7 +206,7 @@ async def test_a_later_format_is_refused(redis_url: str) -> None:
 def two_servers() -> Iterator[tuple[RedisServer, RedisServer]]:
     """A server for each of two shards, as the nodes of a cluster are."""
     with ExitStack() as undo:
-        servers = RedisServer(any_binary()), RedisServer(any_binary())
+        servers = RedisServer(redis_binary()), RedisServer(redis_binary())
         for server in servers:
             undo.callback(server.close)
         yield servers
@@ -241,7 +242,7 @@ async def test_a_redis_that_is_away_takes_only_its_own_workspaces_along(
         undo.push_async_callback(shards.aclose)
         undo.push_async_callback(some.aclose)
         assert [(await one.get("/ready")).status_code for one in (api, of_some, of_all)] == [200, 200, 200]
-        two_servers[1].kill()
+        two_servers[1].process.kill()
         assert [(await one.get("/ready")).status_code for one in (api, of_some, of_all)] == [200, 200, 503]
         await ok(api.post(f"/api/workspaces/{here}/triggers", json={"triggers": []}))
         assert (await api.post(f"/api/workspaces/{there}/triggers", json={"triggers": []})).status_code == 503
@@ -252,9 +253,8 @@ async def test_health_tells_of_the_fullest_redis_and_of_shards_that_nobody_serve
     two_servers: tuple[RedisServer, RedisServer],
 ) -> None:
     shards = shards_on(two_servers)
-    with two_servers[1].client() as admin:
-        admin.config_set("maxmemory", 8_000_000)
-        admin.config_set("maxmemory-policy", "allkeys-lru")
+    two_servers[1].client.config_set("maxmemory", 8_000_000)
+    two_servers[1].client.config_set("maxmemory-policy", "allkeys-lru")
     facts = workers.Facts(name="w", version="1", started=0, capacity=10, running=0)
     await workers.note(shards[0], "w", facts)
     served = httpx.ASGITransport(create_app(shards.settings, shards))
@@ -305,7 +305,7 @@ async def test_the_whole_product_runs_on_a_cluster_through_a_failover() -> None:
             assert len((await ok(client.get(path)))["execution"]["attempts"]) == 2
 
             lost = cluster.owner_of(shards.of(NAMES[0]).keys.root)
-            lost.kill()
+            lost.process.kill()
             before = len(target.received)
             await eventually(lambda: len(arrived(before)) == len(NAMES), 30)
             assert cluster.owner_of(shards.of(NAMES[0]).keys.root) is not lost

@@ -264,7 +264,8 @@ class Machine:
                 if not is_in:
                     self.model.on_end(Ended(one.id, one.token, "release"), State.QUEUED)
             claimed = [one for one, is_in in zip(claimed, entered, strict=True) if is_in]
-        self.held += claimed
+        again = {(one.id, one.token) for one in claimed}  # what comes back to its own worker keeps its token
+        self.held = [one for one in self.held if (one.id, one.token) not in again] + claimed
         return claimed
 
     async def finish(self, outcomes: list[Ended]) -> None:

@@ -21,11 +21,11 @@ import pytest
 from calls import ACME, client_of, fire, ok
 from conftest import LOOPBACK, Clock, ShardFactory, eventually
 from helpers import Target, accounts_balance, claim_all, define, succeeded
-from redis_servers import RedisServer, redis_binaries
 
 from app.clock import day_of
 from app.config import Settings
 from app.store import Shard, Shards, connect, executions, fleet, queue, triggers, upkeep
+from lab.redis_servers import RedisServer, redis_binaries
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +37,7 @@ LEFT_AT = 1_790_003_960_000  # the clock when the file was written
 def old_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A server with what format 1 left."""
     server = RedisServer(redis_binaries()[request.param])
-    server.kill()
+    server.process.kill()
     shutil.copy(DATA / "format-1.rdb", Path(server.folder, "dump.rdb"))
     server.start()
     yield server

@@ -29,13 +29,13 @@ from helpers import (
     worker_running,
 )
 from proxies import Proxy
-from redis_servers import RedisServer, redis_binaries
 
 from app.clock import day_of
 from app.config import Settings
 from app.models import State
 from app.store import Shard, connect, executions, queue, ticking, triggers
 from app.store import workers as registry
+from lab.redis_servers import RedisServer, redis_binaries
 from workers.transport import Transport
 from workers.worker import Worker
 
@@ -296,7 +296,7 @@ async def test_a_redis_that_goes_away_and_comes_back_ends_no_worker() -> None:
         async with Target().running() as target, worker_running(Shard(connect(settings), settings)) as worker:
             await triggers.replace(shard, "acme", [("t", define("* * * * * *", url=target.url))])
             await eventually(lambda: len(target.received) >= 2)
-            server.kill()
+            server.process.kill()
             await eventually(lambda: worker.ticker.failures >= 1 and worker.claimer.failures >= 1)
             server.start()
             back = time.time()

@@ -26,6 +26,7 @@ class HostPlaces:
         self._turn = asyncio.Lock()  # or an execution that enters anew could be overtaken by its leaving
         self._third = shard.settings.lease_seconds / 3
         self._renewed = 0.0  # by the monotonic clock
+        self._is_left = False  # somebody could be called, but one call did not get through
         self.keeper = Loop("host places", self.keep)
 
     async def enter(self, executions: Sequence[Claimed]) -> list[Claimed]:
@@ -57,12 +58,12 @@ class HostPlaces:
         """Tell Redis who left; renew the rest in time."""
         async with self._turn:
             begun, left = time.monotonic(), list(self._left)
-            is_time = begun - self._renewed >= self._third
+            is_time = self._is_left or begun - self._renewed >= self._third
             renewed = list(self._held.items()) if is_time else []
             if left or is_time:
-                await hosts.keep(self._shard, self._worker, renewed, left, is_time)
+                self._is_left = await hosts.keep(self._shard, self._worker, renewed, left, is_time)
             for place in left:
                 del self._left[place]
             if is_time:
                 self._renewed = begun
-        return max(0.0, self._renewed + self._third - time.monotonic())
+        return 0.0 if self._is_left else max(0.0, self._renewed + self._third - time.monotonic())

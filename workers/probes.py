@@ -15,7 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.auth import keys
+from app.errors import ApiError
 from app.listener import listen
+from app.protocol import bounded
 from app.store import Shard, Shards, api_keys, readiness
 from app.telemetry.figures import CONTENT_TYPE, write_out
 from app.telemetry.metrics import WORKER_PLACES, WORKER_RUNNING, WORKER_UNRECORDED
@@ -47,8 +49,11 @@ def make_app(workers: Sequence[Worker], shards: Shards, account: Account, places
 
     async def metrics(request: Request) -> Response:
         """What this worker did."""
-        if settings.metrics == "authenticated" and not await _may_look(request, shards.first):
-            return JSONResponse({"status": "unauthorized"}, 401, {"www-authenticate": "Bearer"})
+        try:
+            if settings.metrics == "authenticated" and not await _may_look(request, shards.first):
+                return JSONResponse({"status": "unauthorized"}, 401, {"www-authenticate": "Bearer"})
+        except (RedisError, OSError):
+            return JSONResponse({"status": "who may look can't be told: Redis failed"}, 503)
         account.figures.set(WORKER_RUNNING, places.size - places.free)
         account.figures.set(WORKER_PLACES, places.size)
         account.figures.set(WORKER_UNRECORDED, sum(worker.unrecorded for worker in workers))
@@ -76,6 +81,10 @@ async def _may_look(request: Request, shard: Shard) -> bool:
     return key.reach is None and (not key.expires or await shard.now_ms() < key.expires)
 
 
+def _refusal(error: ApiError) -> Response:
+    return JSONResponse({"status": error.title}, error.status)
+
+
 class _Server(uvicorn.Server):
     """A server within the worker's loop: signals are the worker's."""
 
@@ -89,15 +98,16 @@ async def serving(
     workers: Sequence[Worker], shards: Shards, account: Account, places: Places
 ) -> AsyncIterator[int]:
     """Serve while the block runs; gives the port, 0 where there is none. Raises :class:`ConfigError`."""
-    if not shards.settings.worker_port:
+    settings = shards.settings
+    if not settings.worker_port:
         yield 0
         return
-    listener = listen(shards.settings.host, shards.settings.worker_port, "CRONSPACE_WORKER_PORT")
+    listener = listen(settings.host, settings.worker_port, "CRONSPACE_WORKER_PORT")
     config = uvicorn.Config(
         make_app(workers, shards, account, places),
         log_config=None,
         access_log=False,
-        http="httptools",
+        http=bounded(settings, _refusal),  # type: ignore[arg-type] # wants a class, and calls it
         lifespan="off",
         timeout_graceful_shutdown=1,
         server_header=False,

@@ -78,7 +78,7 @@ async def note_change(
         return
     after = told.after
     if after is None and told.before is None:
-        after = {name: _short(getattr(answer, name)) for name in _TOLD if hasattr(answer, name)} or None
+        after = {name: shortened(getattr(answer, name)) for name in _TOLD if hasattr(answer, name)} or None
     change = audit.Change(
         kind=caller.kind,
         caller=caller.id,
@@ -111,7 +111,7 @@ def _plain(text: msgspec.Raw) -> Any:
     return msgspec.json.decode(text)
 
 
-def _short(value: Any) -> Any:
+def shortened(value: Any) -> Any:
     """A value in plain types; of a long list the beginning."""
     plain = msgspec.to_builtins(value)
     if isinstance(plain, list) and len(plain) > _MOST_LISTED:

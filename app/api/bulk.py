@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from app.api.auditing import shortened
 from app.api.fields import Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about
 from app.api.operations import Call, Noun
 from app.api.trigger_inputs import TRIGGERS_PATH, Condition, Confirm, IdempotencyKey
@@ -132,7 +133,8 @@ async def change_triggers(
     call.headers["etag"] = etag(revision)
     done = [id_ for id_, outcome in results.items() if outcome == _DONE[body.action]]
     call.told.nothing = not done
-    call.told.after = {"action": body.action, "note": body.note, "ids": done, "revision": revision}
+    told = {"note": body.note, "count": len(done), "ids": shortened(done), "revision": revision}
+    call.told.after = {"action": body.action, **told}
     return BulkAnswer(
         workspace_id=workspace_id,
         action=body.action,

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct, structs
 from app.api.fields import WorkspaceAnswer, WorkspaceId, about
 from app.api.operations import Call, Noun
 from app.egress import parse_rules
-from app.errors import Fault, InvalidRequest, ReplaceConflict, WorkspaceErasing
+from app.errors import Fault, InvalidRequest, ReplaceConflict, TooManyWorkspaces, WorkspaceErasing
 from app.formats import EgressEntry
 from app.outgoing import Outgoing, OwnEgress
 from app.store import Shard
@@ -54,7 +54,7 @@ async def get_egress(shard: Shard, workspace_id: WorkspaceId) -> EgressAnswer:
     return _answer(workspace_id, (await store.read(shard, workspace_id)).egress)
 
 
-@noun.operation("PUT", scope="admin", errors=(ReplaceConflict, WorkspaceErasing))
+@noun.operation("PUT", scope="admin", errors=(TooManyWorkspaces, ReplaceConflict, WorkspaceErasing))
 async def put_egress(shard: Shard, call: Call, workspace_id: WorkspaceId, body: EgressInput) -> EgressAnswer:
     """Put other lists in the place of the workspace's own; they go for the next attempt.
 

@@ -18,6 +18,7 @@ from app.errors import (
     ReplaceConflict,
     SecretInUse,
     TooManySecrets,
+    TooManyWorkspaces,
     WorkspaceErasing,
 )
 from app.formats import Moment
@@ -104,7 +105,10 @@ async def list_secrets(shard: Shard, workspace_id: WorkspaceId) -> SecretList:
 
 
 @noun.operation(
-    "PUT", "/{secret_name}", status=(200, 201), errors=(TooManySecrets, ReplaceConflict, WorkspaceErasing)
+    "PUT",
+    "/{secret_name}",
+    status=(200, 201),
+    errors=(TooManySecrets, TooManyWorkspaces, ReplaceConflict, WorkspaceErasing),
 )
 async def put_secret(
     shard: Shard, call: Call, workspace_id: WorkspaceId, secret_name: SecretName, body: SecretInput

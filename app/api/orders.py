@@ -17,6 +17,7 @@ from app.clock import from_ms, parse_moment, rfc3339, to_ms
 from app.declared.bodies import payload_faults
 from app.declared.fields import Moment as MomentText
 from app.declared.inputs import stored_payload
+from app.declared.variables import names_of
 from app.errors import Fault, IdempotencyConflict, InvalidRequest, InvalidSchedule, NotFound
 from app.formats import Moment, Zone
 from app.keys import assigned_time, execution_id
@@ -127,12 +128,15 @@ async def run_trigger(
 ) -> RunAnswer:
     """Run a trigger now, beside its schedule, whether it is paused, disabled or finished.
 
-    The execution takes one of the places of the workspace's `max_concurrency`, or waits for one.
+    The execution takes one of the places of the workspace's `max_concurrency`, or waits for one. A payload
+    with named secrets that the trigger does not use needs the scope `write`.
     """
     trigger = await need_trigger(shard, workspace_id, trigger_id)
     request = None
     if body is not None and body.payload is not UNSET:
         request = _with_payload(trigger.definition, body.payload)
+        if not names_of(request) <= names_of(trigger.definition):
+            call.caller.need("write")
         await outgoing.check_secrets(shard, workspace_id, [(trigger_id, request)], in_set=False)
     made = await orders.make(
         shard,

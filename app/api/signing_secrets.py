@@ -17,6 +17,7 @@ from app.errors import (
     NotFound,
     ReplaceConflict,
     TooManySecrets,
+    TooManyWorkspaces,
     WorkspaceErasing,
 )
 from app.formats import Moment, WebhookSecret
@@ -102,7 +103,9 @@ async def list_signing_secrets(shard: Shard, workspace_id: WorkspaceId) -> Signi
     return SigningSecretList(workspace_id=workspace_id, count=len(found), signing_secrets=found)
 
 
-@noun.operation("POST", status=201, errors=(TooManySecrets, ReplaceConflict, WorkspaceErasing))
+@noun.operation(
+    "POST", status=201, errors=(TooManySecrets, TooManyWorkspaces, ReplaceConflict, WorkspaceErasing)
+)
 async def add_signing_secret(
     shard: Shard, call: Call, workspace_id: WorkspaceId, body: SigningSecretInput | None
 ) -> SigningSecretAnswer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -241,11 +242,13 @@ async def put_workspace(
 ) -> WorkspaceShown:
     """Set all settings of a workspace, which is made if there is none.
 
-    A workspace is also made by storing triggers in it. 201 when it is new.
+    A workspace is also made by storing triggers in it. 201 when it is new. Limits beyond the deployment's
+    need the scope `admin` for all workspaces: they are there for the others.
     """
     _check_zone(body.timezone)
     values = msgspec.structs.asdict(body)
     before = msgspec.structs.asdict(await store.settings_of(shard, workspace_id))
+    _check_limits(call, before, values, shard.settings)
     if await store.configure(shard, workspace_id, store.WorkspaceSettings(**values)):
         call.status = 201
     _tell(call, before, values)
@@ -259,10 +262,14 @@ async def put_workspace(
 async def patch_workspace(
     shard: Shard, call: Call, workspace_id: WorkspaceId, body: SettingsPatch
 ) -> WorkspaceShown:
-    """Change some settings of a workspace; what is left out stays."""
+    """Change some settings of a workspace; what is left out stays.
+
+    Limits beyond the deployment's need the scope `admin` for all workspaces.
+    """
     given = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
     _check_zone(given.get("timezone"))
     before = msgspec.structs.asdict(await store.settings_of(shard, workspace_id))
+    _check_limits(call, before, given, shard.settings)
     if not await store.change(shard, workspace_id, given):
         raise _none(workspace_id)
     _tell(call, before, given)
@@ -371,6 +378,23 @@ def effective(own: store.WorkspaceSettings, settings: Settings) -> EffectiveSett
 
 
 _DEPLOYMENT = ("max_concurrency", "max_rate", "keep_succeeded_seconds", "keep_succeeded", "keep_failed")
+_UNBOUNDED_BY_0 = ("max_concurrency", "max_rate")
+
+
+def _check_limits(
+    call: Call, before: Mapping[str, Any], given: Mapping[str, Any], settings: Settings
+) -> None:
+    """Raise :class:`app.errors.Forbidden` for more than the deployment, or an admin, has given."""
+
+    def reach(name: str, limit: float | None) -> float:
+        if limit is None:
+            return 0
+        return math.inf if limit == 0 and name in _UNBOUNDED_BY_0 else limit
+
+    for name in _DEPLOYMENT:
+        most = max(reach(name, getattr(settings, name)), reach(name, before[name]))
+        if reach(name, given.get(name)) > most:
+            call.caller.need_everywhere("admin")
 
 
 def _check_zone(zone: str | None) -> None:

@@ -18,16 +18,20 @@ async def enter(shard: Shard, worker: str, wanted: Sequence[tuple[Claimed, str]]
 
 
 async def keep(
-    shard: Shard, worker: str, renewed: Iterable[Place], left: Iterable[Place], look_at_all: bool
-) -> None:
-    """Renew places and give others up; who waits is called, with ``look_at_all`` into lost ones, too."""
-    await shard.run(
+    shard: Shard, worker: str, renewed: Iterable[Place], left: Iterable[Place], look_around: bool
+) -> bool:
+    """Renew places and give others up; who waits is called, with ``look_around`` into lost ones, too.
+
+    Returns whether that is to be done again soon: so many wait that one call does not get through.
+    """
+    is_left = await shard.run(
         "keep_hosts",
         *_common(shard, worker),
         pack(list(renewed)),
         pack(list(left)),
-        int(look_at_all),
+        int(look_around),
     )
+    return bool(is_left)
 
 
 def _common(shard: Shard, worker: str) -> tuple[bytes, str, int, int]:

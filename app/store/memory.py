@@ -19,7 +19,6 @@ from app.witness import Remembered
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
-_SAVE_ROUNDS = 3  # the file is this many rounds old at most
 
 _remembered = msgspec.json.Decoder(Remembered)
 
@@ -30,7 +29,6 @@ class Memory:
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
         self._path = _path_of(shard)
-        self._rounds = 0
         self._saved: Remembered | None = None
         self._is_failing = False
         self._jumped = False  # the clock had, in the round before
@@ -48,14 +46,13 @@ class Memory:
                 log.warning("%s can't be read (%s): what was seen before is forgotten", self._path, error)
 
     async def once(self) -> float:
-        """A round; returns the seconds until the next."""
+        """A round: look, and write down what was seen; returns the seconds until the next."""
         now = await witness.watch(self._shard)
         if self._jumped and now is not None:
             await witness.rebase(self._shard)
         self._jumped = self._shard.witness.why == "clock_jump"
-        if self._path is not None and self._rounds % _SAVE_ROUNDS == 0:
+        if self._path is not None:
             await asyncio.to_thread(self.save)
-        self._rounds += 1
         return _LOOK_SECONDS
 
     def save(self) -> None:

@@ -74,7 +74,7 @@ async def make(
         shard.policy,
         workspace,
         key,
-        hashlib.sha256(asked).hexdigest(),
+        pack(shard.sealer.digests(asked)),
         "after" if one_by_one else "allow",
         pack(entries),
         *requests,

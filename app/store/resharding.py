@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from app.errors import WrongDeployment
 from app.keys import DEPLOYMENT, Keys, shard_number
+from app.store import witness
 from app.store.shard import Shard, pack, reply
 from app.store.shards import Shards, note_deployment
 
@@ -35,11 +36,18 @@ class Moved(Struct):
     members: int = 0  # of sorted sets that a shard's workspaces share
 
 
-async def begin(first: Shard, number: int) -> None:
+async def begin(shards: Shards, number: int) -> None:
     """Note that workspaces are being moved: every process refuses to work from now on, in a few seconds.
 
-    Raises :class:`WrongDeployment` when they are being moved to another number.
+    Raises :class:`WrongDeployment` when they are being moved to another number, or firing is held: a shard
+    that is not held would fire what comes to it, and nobody has said that it may.
     """
+    held = [hold.detail for shard in shards for hold in (await witness.status(shard)).holds]
+    if held:
+        raise WrongDeployment(
+            f"Firing is held: {held[0]} Go on with POST /api/system/resume before you move."
+        )
+    first = shards.first
     while not await reply(first.redis.hsetnx(DEPLOYMENT, "moving", str(number))):
         _, moving = await note_deployment(first, 1)
         if moving == number:
@@ -69,18 +77,25 @@ async def move(shards: Shards, number: int) -> Moved:
     moved = Moved()
     for source in shards:
         ids = await source.redis.zrange(source.keys.workspaces, 0, -1)
-        moved.workspaces += sum(shards[shard_number(id_.decode(), number)] is not source for id_ in ids)
+        targets = [shards[shard_number(id_.decode(), number)] for id_ in ids]
+        moved.workspaces += sum(target is not source for target in targets)
+        lost = await witness.losses(source)
+        for target in set(targets) - {
+            source
+        }:  # what was made before a loss may have been sent in it, there too
+            await witness.add_losses(target, lost)
         serial = int(await reply(source.redis.hget(source.keys.root, "serial")) or 0)
         for target in shards:  # what is given a number later has to get a higher one
             if int(await reply(target.redis.hget(target.keys.root, "serial")) or 0) < serial:
                 await reply(target.redis.hset(target.keys.root, "serial", str(serial)))
+        own = (source.keys.beats, source.keys.workers, source.keys.seats)  # their members are no workspaces
         async for keys in _keys_of(source):
             shared = []
             elsewhere: dict[Shard, list[str]] = {}
             for key in keys:
                 match = _OWN_KEY.match(key) or _EXECUTION_KEY.match(key)
                 if match is None:
-                    if key != source.keys.beats:  # they are the shard's own
+                    if key not in own:
                         shared.append(key)
                     continue
                 target = shards[shard_number(match[1], number)]

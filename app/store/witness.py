@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from app.witness import HoldKind, Loss, Verdict
 
 log = logging.getLogger(__name__)
 
+LOSSES_KEPT = 20  # as in lua/_witness.lua
 _STEP = 1000  # entries a script call
 
 _loss = msgspec.msgpack.Decoder(Loss)
@@ -85,6 +87,15 @@ async def losses(shard: Shard) -> list[Loss]:
     return _losses.decode(packed) if packed else []
 
 
+async def add_losses(shard: Shard, lost: Sequence[Loss]) -> None:
+    """Note what another shard lost whose workspaces come to this one. For a shard that nobody works on."""
+    known = await losses(shard)
+    together = sorted({*known, *lost}, key=lambda loss: loss.noticed)
+    if together != known:
+        kept = pack(together[-LOSSES_KEPT:])
+        await reply(shard.redis.hset(shard.keys.root, mapping={"losses": kept}))
+
+
 async def status(shard: Shard) -> Status:
     """How the data and the clock stand: why firing is held, and what was lost so far."""
     fields = ["epoch", "beat", "pulse", "held_by_loss", "held_by_clock", "losses"]
@@ -130,7 +141,7 @@ def told_loss(loss: Loss) -> str:
 def _told_span(begin: int, end: int) -> str:
     if not begin:
         return f"Redis was emptied or replaced: nothing is left of what it held until {rfc3339(end)}."
-    return f"Redis was rolled back: what it did between {rfc3339(begin)} and {rfc3339(end)} is lost."
+    return f"Redis was rolled back: what it did from {rfc3339(begin)} until {rfc3339(end)} at most is lost."
 
 
 def _told_jump(jump: int) -> str:

@@ -9,7 +9,7 @@ from bench.lab import Lab
 from bench.load import same_sets, store
 from bench.result import Context, Figure, Row
 from bench.rows.idle import cpu_seconds
-from lab.lab import RedisServer
+from lab.redis_servers import RedisServer
 
 _SETTLED_SECONDS = 15.0  # until all have told of themselves, and know who is on duty
 
@@ -22,9 +22,9 @@ def run(context: Context) -> Row:
     for size in sizes:
         with Lab() as lab:
             redis = lab.redis()
-            store(redis.url, same_sets(idle, "https://api.example.com/webhook", 1000, 100))
+            store(redis.url(), same_sets(idle, "https://api.example.com/webhook", 1000, 100))
             for _ in range(size):
-                lab.worker(redis.url, 100)
+                lab.worker(redis.url(), 100)
             time.sleep(settled)
             began, busy = time.monotonic(), cpu_seconds(redis.process.pid)
             before = _commands(redis)

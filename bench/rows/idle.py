@@ -23,8 +23,8 @@ def run(context: Context) -> Row:
     idle = f"0 0 1 {(datetime.now(UTC).month + 5) % 12 + 1} *"  # half a year away
     with Lab() as lab:
         own = lab.redis()
-        store(own.url, same_sets(idle, "https://api.example.com/webhook", count, 100))
-        processes = {"ours": lab.worker(own.url, 100)}
+        store(own.url(), same_sets(idle, "https://api.example.com/webhook", count, 100))
+        processes = {"ours": lab.worker(own.url(), 100)}
         if context.bullmq:
             theirs = lab.redis()
             dues = [Due(f"ws-{n // 100}", str(n % 100), idle, 0, "/webhook") for n in range(count)]

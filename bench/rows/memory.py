@@ -10,8 +10,8 @@ from bench.lab import Lab
 from bench.load import same_sets, store, store_due
 from bench.result import Context, Figure, Row
 from bench.sides import BullMQ, Ours
-from lab.lab import RedisServer
 from lab.processes import LabError
+from lab.redis_servers import RedisServer
 
 PATTERN, URL = "0 */2 * * *", "https://api.example.com"
 _SETTLE_SECONDS = 60.0
@@ -46,9 +46,9 @@ def trigger_bytes(workspaces: int, each: int) -> float:
     """Ours, per stored trigger."""
     with Lab() as lab:
         redis = lab.redis()
-        store(redis.url, same_sets(PATTERN, f"{URL}/webhook", 1, 1, "warm"))
+        store(redis.url(), same_sets(PATTERN, f"{URL}/webhook", 1, 1, "warm"))
         before = redis.used_memory()
-        store(redis.url, same_sets(PATTERN, f"{URL}/webhook", workspaces * each, each))
+        store(redis.url(), same_sets(PATTERN, f"{URL}/webhook", workspaces * each, each))
         return (redis.used_memory() - before) / (workspaces * each)
 
 
@@ -77,13 +77,13 @@ def execution_bytes(workspaces: int, each: int, small: bool) -> tuple[float, int
 
         def load(slot: int) -> list[Due]:
             dues = make_due([slot] * count, [one_pattern(slot)] * count, workspaces)
-            store_due(redis.url, dues, target.url)
+            store_due(redis.url(), dues, target.url)
             return dues
 
         dues = load_in_time(3.0 if small else Ours.lead, load)
         # Before the worker is there: its connections' buffers are gone as well when it is measured again.
         before = redis.used_memory()
-        worker = lab.worker(redis.url, 50)
+        worker = lab.worker(redis.url(), 50)
         arrivals = target.wait_for(count, 60)
         kept = wait_until_finished(redis, workspaces, count)
         # The claim that a worker could repeat, and its connections, are no part of an execution.

@@ -20,7 +20,7 @@ def run(context: Context) -> Row:
     count, rounds = (50, 3) if context.small else (1000, 20)
     took = []
     with Lab() as lab:
-        port = lab.api(lab.redis().url).port
+        port = lab.api(lab.redis().url()).port
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         try:
             replace(client, body(count, -1), "created", count)

@@ -10,7 +10,7 @@ from bench.lab import Lab
 from bench.load import same_sets, store
 from bench.result import Context, Figure, Row
 from bench.sides import Ours, fire
-from lab.lab import RedisServer
+from lab.redis_servers import RedisServer
 
 PLACES = 50
 
@@ -31,7 +31,7 @@ def run(context: Context) -> Row:
         for stored in rates:
             servers[stored] = lab.redis()
             sets = same_sets(idle, "https://api.example.com/webhook", stored - due, 1000, "idle")
-            store(servers[stored].url, sets)
+            store(servers[stored].url(), sets)
         for _ in range(rounds):
             for stored, server in servers.items():
                 burst = fire(Ours(), plan, 3.0 if context.small else 6.0, redis=server, places=PLACES)

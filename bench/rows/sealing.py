@@ -57,12 +57,12 @@ def burst(count: int, keys: str, lead: float) -> tuple[float, float, bool]:
 
         def load(slot: int) -> list[Due]:
             dues = make_due([slot] * count, [one_pattern(slot)] * count, max(1, count // 100))
-            store_due(redis.url, dues, target.url, keys)
+            store_due(redis.url(), dues, target.url, keys)
             return dues
 
         dues = load_in_time(lead, load)
         stored = (redis.used_memory() - empty) / count
-        worker = lab.worker(redis.url, PLACES, CRONSPACE_ENCRYPTION_KEYS=keys)
+        worker = lab.worker(redis.url(), PLACES, CRONSPACE_ENCRYPTION_KEYS=keys)
         before = cpu_seconds(worker.pid)
         arrivals = target.wait_for(count, 90)
         time.sleep(_SETTLES)

@@ -44,12 +44,12 @@ def rate(workers: int, count: int, lead: float) -> tuple[float, bool]:
 
         def load(slot: int) -> list[Due]:
             dues = make_due([slot] * count, [one_pattern(slot)] * count, max(1, count // 100))
-            store_due(redis.url, dues, target.url)
+            store_due(redis.url(), dues, target.url)
             return dues
 
         dues = load_in_time(lead, load)
         for _ in range(workers):
-            lab.worker(redis.url, PLACES, CRONSPACE_MAX_CONCURRENCY="0")
+            lab.worker(redis.url(), PLACES, CRONSPACE_MAX_CONCURRENCY="0")
         arrivals = target.wait_for(count, 90)
     burst = Burst(arrivals, dues, dues[0].slot - DELAY)
     return burst.rate(), not any(find_faults(arrivals, dues))

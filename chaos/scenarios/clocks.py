@@ -116,7 +116,7 @@ class ClockRig(Rig):
         self._clock = self.lab.path("clock")
         self.set_clock(0)
         extra = faked(FAKETIME_TIMESTAMP_FILE=str(self._clock), FAKETIME_CACHE_DURATION="1")
-        self.redis = self.lab.redis(KEPT, extra, embedded_redis_binary())
+        self.redis = self.lab.redis(*KEPT, extra=extra, binary=embedded_redis_binary())
 
     def set_clock(self, ahead: int) -> None:
         """Move it, so many seconds ahead of ours; it takes up to a second."""

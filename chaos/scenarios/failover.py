@@ -32,14 +32,14 @@ def failover(short: bool) -> Outcome:
         load = rig.store_steady(20 if short else 50, "do=slow&seconds=0.2")
         first = rig.servers.primary
         sleep_until(load[0].first + 3.1)
-        first.kill()
+        first.process.kill()
         killed = time.time()
         sleep_until(load[0].first + (13 if short else 30))
         confirmed, answers = replacer.acknowledged, replacer.told()
         heir = rig.servers.primary
         for server in rig.servers.servers:
             if server not in (first, heir):
-                server.kill()
+                server.process.kill()
         account = rig.settle(load)
         requests = rig.target.requests()
         faults = account.faults(repeated=True) + rig.dead() + replacer.faults

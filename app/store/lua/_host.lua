@@ -39,11 +39,18 @@ local function wait_at(host, id)
   redis.call('PEXPIRE', hosts_key, 2 * ASKS_AGAIN)
 end
 
+-- How much of lines one call of a script looks at: who has no place in its workspace is passed over, and a
+-- workspace may have any number of those.
+local LOOKS = 500
+local looks = LOOKS
+
 -- Call who waits for a host into its free places, oldest slot first. Who has no place in its workspace waits
--- there.
+-- there. Returns whether somebody may be left who could have been called.
 local function call_waiting(host, most, lease)
+  looks = looks - 1
   local free, called = most - taken_at(host, lease), 0
-  while called < free do
+  while called < free and looks > 0 do
+    looks = looks - 1
     local id = redis.call('ZPOPMIN', host_line_key(host))[1]
     if not id then
       redis.call('SREM', hosts_key, host)
@@ -65,4 +72,5 @@ local function call_waiting(host, most, lease)
   if called > 0 then
     redis.call('PUBLISH', wake_channel, 'called')
   end
+  return called < free and redis.call('EXISTS', host_line_key(host)) == 1
 end

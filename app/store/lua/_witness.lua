@@ -6,6 +6,9 @@
 -- An epoch and a beat are a time and the process that made it: ms-token.
 
 local BEAT_MS, BEATS_KEPT = 1000, 600
+-- How long a process may have heard nothing of what others did: one that rests looks, and writes down what it saw,
+-- every five seconds (workers/duty.py, app/store/memory.py); twice that, because a host may be slow.
+local UNHEARD_MS = 10000
 local LOSSES_KEPT, FORMER_KEPT = 20, 50
 local beats_key = prefix .. 'beats'
 
@@ -17,10 +20,10 @@ local function losses()
   return lost_spans
 end
 
--- Whether what became of a slot may have been lost.
-local function in_lost_span(slot)
+-- Whether a slot that is still to be fired may have been, in what was lost: also one from before that, if it came late.
+local function may_have_fired(slot)
   for _, loss in ipairs(losses()) do
-    if slot > loss[2] and slot <= loss[3] then
+    if slot <= loss[3] then
       return true
     end
   end
@@ -57,6 +60,12 @@ local function end_epochs(...)
   redis.call('HSET', root, 'former', cmsgpack.pack(former))
 end
 
+-- How far what was lost may reach, by a process that heard last at a time: others may have gone on after that, but
+-- not beyond the moment in which the loss was noticed.
+local function reach(at, noticed)
+  return math.max(at, math.min(noticed, at + UNHEARD_MS))
+end
+
 local function time_of(beat)
   return tonumber(string.match(beat, '^%d+'))
 end
@@ -76,8 +85,8 @@ local function find_loss(epoch, beat, at, known_epoch)
     if one == epoch then -- that is known, but perhaps not how far it went
       local kept = losses()
       for _, loss in ipairs(kept) do
-        if loss[1] == epoch and loss[3] < at + BEAT_MS then
-          loss[3] = at + BEAT_MS
+        if loss[1] == epoch and loss[3] < reach(at, loss[4]) then
+          loss[3] = reach(at, loss[4])
           keep_losses(kept)
         end
       end
@@ -89,7 +98,7 @@ local function find_loss(epoch, beat, at, known_epoch)
     return nil -- seen too long ago to tell
   end
   local before = redis.call('ZREVRANGEBYSCORE', beats_key, '(' .. time_of(beat), '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  return { tonumber(before[2] or 0), at + BEAT_MS }
+  return { tonumber(before[2] or 0), reach(at, now) }
 end
 
 -- Whether Redis's clock is in order, as far as the process can tell: '' or 'clock_jump', whether by its own

@@ -102,19 +102,21 @@ local function try_claim(id, packed, owner)
     drop_unreadable(id)
     return
   end
-  local own = owner and worker_of(owner) == worker
+  local is_alive, state = alive(workspace, trigger, job.a)
+  local forgotten = once(job, state) and outlived_loss(job.et)
+  -- Its own worker may have sent and finished it in what was lost; if it still sends, it renews.
+  local own = owner and worker_of(owner) == worker and not forgotten
   if owner and not own and now < takeover_after then
     redis.call('ZADD', queue_key, whole(takeover_after), tag .. id)
     return
   end
-  local is_alive, state = alive(workspace, trigger, job.a)
   if owner and not own then
     packed = take_over(id, job, owner, once(job, state))
     if not packed then
       return
     end
   end
-  if not own and once(job, state) and outlived_loss(job.et) then
+  if forgotten then
     local attempts = job.k.attempts or {}
     attempts[#attempts + 1] = { now, 0, 0, 'unknown_outcome', FORGOTTEN, '', '' }
     end_execution(id, job, 'failed', 'unknown_outcome', attempts)

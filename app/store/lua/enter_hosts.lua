@@ -28,12 +28,11 @@ local function enter(id, token, host)
     return 0
   end
   if not seen[host] then
-    seen[host] = true
-    call_waiting(host, most, lease)
+    seen[host] = { others_first = call_waiting(host, most, lease) }
   end
   local own = worker .. '|' .. id
   local has_one = redis.call('ZREM', host_key(host), '|' .. id) == 1 or redis.call('ZSCORE', host_key(host), own)
-  if has_one or taken_at(host, lease) < most then
+  if has_one or not seen[host].others_first and taken_at(host, lease) < most then
     hold_at(host, own, lease)
     return 1
   end

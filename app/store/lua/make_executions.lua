@@ -2,8 +2,8 @@
 -- Safe to run twice: an execution that is there is not made again, and a call with an idempotency key gets
 -- the reply of the first one.
 -- KEYS: the shard's root
--- ARGV: now, policy, workspace, idempotency key ('' for none), what the call asks for (to tell another call
---       with the same key), overlap ('allow' or 'after': one after another),
+-- ARGV: now, policy, workspace, idempotency key ('' for none), digests of what the call asks for (to tell another
+--       call with the same key) as one msgpack array: the one to store, then what may be stored of it, overlap ('allow' or 'after': one after another),
 --       executions as one msgpack array of {id, trigger, slot ms, marks, dead letter that it retries ('')};
 --       then for each the request that it has of its own ('' for its trigger's)
 -- RETURNS: 'made' and the ids as one msgpack array, without those whose dead letter was retried before
@@ -18,12 +18,21 @@
 --#include _open
 
 use_policy(ARGV[2])
-local workspace, idempotency, asked = ARGV[3], ARGV[4], ARGV[5]
+local workspace, idempotency, digests = ARGV[3], ARGV[4], cmsgpack.unpack(ARGV[5])
 local overlap, entries = ARGV[6], cmsgpack.unpack(ARGV[7])
 local FIRST_REQUEST = 8
 local KEPT_MS = 86400000
 local idempotency_key = of(workspace, 'idempotency:' .. idempotency)
 local created = redis.call('HGET', of(workspace, 'meta'), 'created')
+
+local function is_same_call(digest)
+  for _, known in ipairs(digests) do
+    if digest == known then
+      return true
+    end
+  end
+  return false
+end
 
 if not redis.call('ZSCORE', prefix .. 'workspaces', workspace) then
   return { 'none', '' }
@@ -32,7 +41,7 @@ elseif idempotency ~= '' then
   if kept and kept[3] ~= created then
     kept = nil -- of a workspace of that id that was erased
   end
-  if kept and kept[1] ~= asked then
+  if kept and not is_same_call(kept[1]) then
     return { 'different', '' }
   elseif kept then
     return { 'repeated', kept[2] }
@@ -66,7 +75,7 @@ for _, entry in ipairs(entries) do
 end
 local answer = cmsgpack.pack(made)
 if idempotency ~= '' and #made > 0 then
-  redis.call('SET', idempotency_key, cmsgpack.pack({ asked, answer, created }), 'PX', KEPT_MS)
+  redis.call('SET', idempotency_key, cmsgpack.pack({ digests[1], answer, created }), 'PX', KEPT_MS)
 end
 redis.call('PUBLISH', wake_channel, 'fired')
 return { 'made', answer }

@@ -1,0 +1,1 @@
+"""The client commands: each speaks to the API over HTTP, never to Redis."""
