@@ -72,10 +72,10 @@ class Lab:
         return process
 
     def redis(
-        self, *options: str, extra: Mapping[str, str] | None = None, binary: str | None = None, port: int = 0
+        self, *options: str, extra: Mapping[str, str] | None = None, binary: str | None = None
     ) -> RedisServer:
         """Start a Redis server, which keeps nothing unless told: a fork would be noise in measurements."""
-        server = RedisServer(binary or redis_binary(), *options, port=port, extra=extra)
+        server = RedisServer(binary or redis_binary(), *options, extra=extra)
         self.at_end(server.close)
         return server
 

@@ -121,13 +121,6 @@ def test_workers(tmp_path: Path) -> None:
     assert_once(row)
 
 
-def test_units(tmp_path: Path) -> None:
-    row = run_row("units", tmp_path)
-    assert len(row["figures"]) == 9
-    assert_figures(row, [figure["name"] for figure in row["figures"]], [])
-    assert row["sizes"]["fired"] == row["sizes"]["sent"] == row["sizes"]["hours"] * row["sizes"]["triggers"]
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_fleet(tmp_path: Path) -> None:
     row = run_row("fleet", tmp_path)
@@ -138,6 +131,13 @@ def test_fleet(tmp_path: Path) -> None:
         "2 idle workers: Redis CPU",
     ]
     assert all(figure["ours"] > 0 for figure in row["figures"][::2])
+
+
+def test_units(tmp_path: Path) -> None:
+    row = run_row("units", tmp_path)
+    assert len(row["figures"]) == 9
+    assert_figures(row, [figure["name"] for figure in row["figures"]], [])
+    assert row["sizes"]["fired"] == row["sizes"]["sent"] == row["sizes"]["hours"] * row["sizes"]["triggers"]
 
 
 def test_each_row_has_its_test() -> None:

@@ -49,6 +49,27 @@ async def test_a_seat_goes_to_another_when_its_worker(
     assert (await workers.note(shard, "a", facts()))[0] is False
 
 
+async def test_a_worker_that_stops_gives_its_seat_up_before_its_last_request_has_ended(
+    make_shard: ShardFactory,
+) -> None:
+    shard = make_shard(real_time=True, workers_on_duty=1)
+    async with Target().running() as target:
+        target.hold.clear()
+        await triggers.replace(shard, "acme", numbered(1, "0 0 1 1 *", url=target.url))
+        async with worker_running(make_shard(real_time=True, workers_on_duty=1)) as worker:
+            await orders.make(shard, "acme", "run", [Order("0", await shard.now_ms())])
+            await eventually(lambda: len(target.received) == 1)
+            await eventually(lambda: shard.redis.zcard(shard.keys.seats))
+            worker.stop()
+
+            async def is_free() -> bool:
+                return await shard.redis.zcard(shard.keys.seats) == 0
+
+            await eventually(is_free, 3)  # not at the next heartbeat
+            assert worker.tasks
+            target.hold.set()
+
+
 async def test_a_clock_that_went_back_leaves_no_seat_taken(make_shard: ShardFactory, clock: Clock) -> None:
     shard = make_shard(workers_on_duty=1)
     await workers.note(shard, "a", facts())

@@ -226,6 +226,49 @@ async def test_another_move_is_refused_while_one_is_under_way(redis_url: str) ->
     await again.aclose()
 
 
+async def test_a_move_waits_until_somebody_resumes_and_takes_along_what_was_lost(
+    redis_url: str, clock: Clock
+) -> None:
+    ones = shards_of(redis_url, clock, 1)
+    for name in NAMES:
+        await triggers.replace(ones.of(name), name, [("t", define(delivery="at_most_once"))])
+    clock.advance(60)
+    await ticking.fire_due(ones.first)
+    # Redis has forgotten what it did since: that these were sent, perhaps.
+    seen, ones.first.witness = ones.first.witness, Shard(ones.first.redis, ones.settings, now=clock).witness
+    seen.hear(Verdict("", False, epoch="1-a", beat=f"{clock.now + 60_000}-a"), clock.now + 60_000)
+    clock.advance(65)
+    ones.first.witness = seen
+    threes = shards_of(redis_url, clock, 3)
+    assert (await ticking.fire_due(ones.first)).handled == 0
+    with pytest.raises(WrongDeployment, match="cronspace system resume"):
+        await resharding.begin(threes, 3)
+    await witness.resume(ones.first)
+    await resharding.begin(threes, 3)
+    for _ in range(2):
+        await resharding.move(threes, 3)
+    assert await claim_all(ones.first) == []
+    for shard in threes:
+        assert len(await witness.losses(shard)) == 1
+        assert await claim_all(shard) == []
+    for name in NAMES:
+        (letter,) = (await executions.list_newest(threes.of(name), name)).executions
+        assert letter.reason == "unknown_outcome"
+    await ones.aclose()
+    await threes.aclose()
+
+
+async def test_heartbeats_of_workers_stay_where_they_are(redis_url: str, clock: Clock) -> None:
+    ones, threes = shards_of(redis_url, clock, 1), shards_of(redis_url, clock, 3)
+    facts = workers.Facts(name="w", version="1", started=0, capacity=10, running=0)
+    for number in range(9):
+        await workers.note(ones.first, f"process-{number}", facts)
+    assert await resharding.move(threes, 3) == resharding.Moved()
+    assert len(await workers.all_seen(threes.first)) == 9
+    await ones.aclose()
+    await threes.aclose()
+
+
 async def test_nobody_is_stopped_for_a_move_to_the_number_that_there_is(
     redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,49 +301,6 @@ async def test_what_runs_out_goes_on_running_out_where_it_was_moved(redis_url: s
     assert 50_000 < await target.redis.pttl(target.keys.of(name, "idempotency:1")) <= 60_000
     assert await target.redis.pttl(target.keys.of(name, "recent")) == -1
     await shards.aclose()
-
-
-async def test_a_move_waits_until_somebody_resumes_and_takes_along_what_was_lost(
-    redis_url: str, clock: Clock
-) -> None:
-    ones = shards_of(redis_url, clock, 1)
-    for name in NAMES:
-        await triggers.replace(ones.of(name), name, [("t", define(delivery="at_most_once"))])
-    clock.advance(60)
-    await ticking.fire_due(ones.first)
-    # Redis has forgotten what it did since: that these were sent, perhaps.
-    seen, ones.first.witness = ones.first.witness, Shard(ones.first.redis, ones.settings, now=clock).witness
-    seen.hear(Verdict("", False, epoch="1-a", beat=f"{clock.now + 60_000}-a"), clock.now + 60_000)
-    clock.advance(65)
-    ones.first.witness = seen
-    threes = shards_of(redis_url, clock, 3)
-    assert (await ticking.fire_due(ones.first)).handled == 0
-    with pytest.raises(WrongDeployment, match="resume before you move"):
-        await resharding.begin(threes, 3)
-    await witness.resume(ones.first)
-    await resharding.begin(threes, 3)
-    for _ in range(2):
-        await resharding.move(threes, 3)
-    assert await claim_all(ones.first) == []
-    for shard in threes:
-        assert len(await witness.losses(shard)) == 1
-        assert await claim_all(shard) == []
-    for name in NAMES:
-        (letter,) = (await executions.list_newest(threes.of(name), name)).executions
-        assert letter.reason == "unknown_outcome"
-    await ones.aclose()
-    await threes.aclose()
-
-
-async def test_heartbeats_of_workers_stay_where_they_are(redis_url: str, clock: Clock) -> None:
-    ones, threes = shards_of(redis_url, clock, 1), shards_of(redis_url, clock, 3)
-    facts = workers.Facts(name="w", version="1", started=0, capacity=10, running=0)
-    for number in range(9):
-        await workers.note(ones.first, f"process-{number}", facts)
-    assert await resharding.move(threes, 3) == resharding.Moved()
-    assert len(await workers.all_seen(threes.first)) == 9
-    await ones.aclose()
-    await threes.aclose()
 
 
 @pytest.mark.parametrize("argv", [[], ["0"], ["-1"], ["x"], ["2", "3"], ["1025"]])

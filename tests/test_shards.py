@@ -253,8 +253,9 @@ async def test_health_tells_of_the_fullest_redis_and_of_shards_that_nobody_serve
     two_servers: tuple[RedisServer, RedisServer],
 ) -> None:
     shards = shards_on(two_servers)
-    two_servers[1].client.config_set("maxmemory", 8_000_000)
-    two_servers[1].client.config_set("maxmemory-policy", "allkeys-lru")
+    with two_servers[1].client as admin:
+        admin.config_set("maxmemory", 8_000_000)
+        admin.config_set("maxmemory-policy", "allkeys-lru")
     facts = workers.Facts(name="w", version="1", started=0, capacity=10, running=0)
     await workers.note(shards[0], "w", facts)
     served = httpx.ASGITransport(create_app(shards.settings, shards))

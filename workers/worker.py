@@ -162,6 +162,7 @@ class Worker(arq.Worker):
         deadline = time.monotonic() + self.settings.grace_seconds
         for loop in taking:
             loop.stop()
+        self.health.wake()  # its seat is somebody else's
         tasks[self.listener].cancel()
         await asyncio.wait([tasks[loop] for loop in taking], timeout=_LAST_CALL_SECONDS)
         if self.tasks:
@@ -378,7 +379,8 @@ class Worker(arq.Worker):
             tick_lag=self._lag,
         )
         self._lag = 0
-        self.duty.told(*await workers.note(self._shard, self.account.process, facts))
+        takes = not self._stop.is_set()
+        self.duty.told(*await workers.note(self._shard, self.account.process, facts, takes))
         if self.duty.is_on:
             await self.record_health()
         return workers.HEARTBEAT_SECONDS

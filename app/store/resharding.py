@@ -42,12 +42,12 @@ async def begin(shards: Shards, number: int) -> None:
     Raises :class:`WrongDeployment` when they are being moved to another number, or firing is held: a shard
     that is not held would fire what comes to it, and nobody has said that it may.
     """
+    first = shards.first
     held = [hold.detail for shard in shards for hold in (await witness.status(shard)).holds]
     if held:
         raise WrongDeployment(
-            f"Firing is held: {held[0]} Go on with POST /api/system/resume before you move."
+            f"Firing is held: {held[0]} Go on with `cronspace system resume` before you move."
         )
-    first = shards.first
     while not await reply(first.redis.hsetnx(DEPLOYMENT, "moving", str(number))):
         _, moving = await note_deployment(first, 1)
         if moving == number:

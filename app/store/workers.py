@@ -42,12 +42,12 @@ class Seen(Struct, frozen=True):
 _decode = msgspec.msgpack.Decoder(Facts).decode
 
 
-async def note(shard: Shard, worker: str, facts: Facts) -> tuple[bool, bool]:
+async def note(shard: Shard, worker: str, facts: Facts, takes: bool = True) -> tuple[bool, bool]:
     """A heartbeat of a process; ``worker`` differs between restarts. Returns whether it is on duty, and
-    whether there are others that are not. One without a free place gives its seat up.
+    whether there are others that are not. One that takes nothing more, or has no place free, has no seat.
     """
     seats = shard.settings.workers_on_duty
-    wanted = seats if facts.running < facts.capacity else 0
+    wanted = seats if takes and facts.running < facts.capacity else 0
     seated, known = await shard.run(
         "note_worker", worker, pack(facts), _FORGOTTEN_MS, _MOST, wanted, _SEAT_MS
     )
