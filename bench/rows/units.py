@@ -18,7 +18,7 @@ from app.store.queue import Ended
 from bench.lab import Lab
 from bench.load import same_sets
 from bench.result import Context, Figure, Row
-from lab.lab import RedisServer
+from lab.redis_servers import RedisServer
 
 _DAY = 86_400_000
 _HOUR = 3_600_000
@@ -56,7 +56,7 @@ class _Days:
         self._names = [workspace for workspace, _ in self._sets] + [f"more-{n}" for n in range(_MORE)]
         self.first_day = int(datetime.now(UTC).timestamp() * 1000) // _DAY - 10
         self._now = self.first_day * _DAY - _HOUR
-        settings = Settings(redis_url=server.url)
+        settings = Settings(redis_url=server.url())
         self.shard = Shard(connect(settings), settings, now=lambda: self._now)
         self.fired, self.sent, self.refilled = _Spent(), _Spent(), _Spent()
         self.counted, self.listed = _Spent(), _Spent()
