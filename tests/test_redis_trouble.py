@@ -164,6 +164,17 @@ async def test_an_eviction_policy_is_warned_of_once_until_it_changes(
         assert len(await told()) == 1
 
 
+async def test_where_info_is_forbidden_that_is_said_once(
+    shard_at: ShardAt, own: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    own.client.acl_setuser("ours", enabled=True, passwords=["+x"], keys="*", commands=["+@all", "-info"])
+    replicas = Replicas(shard_at(own.url().replace("unix://", "unix://ours:x@")), look_seconds=0)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            await replicas.watch()
+    assert ["+info" in message for message in caplog.messages] == [True]
+
+
 async def test_api_and_worker_look_at_the_policy_when_they_start(
     shard_at: ShardAt, own: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -63,7 +63,10 @@ class Replicas:
         now = time.monotonic()
         if now < self._next_look:
             return self._next_look - now
-        warnings = (await self.look()).warnings()
+        try:
+            warnings = (await self.look()).warnings()
+        except NoPermissionError:
+            warnings = ["Redis does not allow INFO: nobody sees how it is run; give its user +info"]
         self._next_look = now + self._look_seconds
         self._warned = {one: at for one, at in self._warned.items() if one in warnings}
         for warning in warnings:
