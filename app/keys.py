@@ -193,6 +193,11 @@ def split_execution_id(execution: str) -> tuple[str, str, int]:
     return match[1], match[2], int(match[3])
 
 
+def is_of_slot(execution: str) -> bool:
+    """Whether an id of ours is of a slot of its schedule, and not of what a person asked for."""
+    return "." not in execution[execution.rindex(":") :]
+
+
 def kind_of(execution: str) -> str | None:
     """``run``, ``backfill`` or ``retry`` for what a person asked for; None for a slot of the schedule."""
     match = _EXECUTION_ID.match(execution)

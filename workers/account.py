@@ -7,7 +7,7 @@ import time
 import uuid
 
 from app.clock import rfc3339
-from app.keys import kind_of
+from app.keys import is_of_slot
 from app.models import State
 from app.store.queue import Claimed, Ended
 from app.store.ticking import Fired
@@ -60,7 +60,7 @@ class Account:
             return
         self.figures.add(ATTEMPTS, made.kind or "succeeded")
         self.figures.observe(ATTEMPT_DURATION, made.duration / 1000)
-        if not execution.attempts and kind_of(ended.id) is None:
+        if not execution.attempts and is_of_slot(ended.id):
             self.figures.observe(LATENESS, max(0, made.started - execution.slot) / 1000)
         self.executions += 1
         self.last_execution = made.started

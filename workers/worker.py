@@ -400,9 +400,12 @@ class Worker(arq.Worker):
         outlast a failover, so it is confirmed by replicas, where there are any.
         """
         wanted = max(self.settings.wait_replicas, min(1, self._replicas.connected))
+        if not wanted:
+            yield from ((execution, None) for execution in claimed)
+            return
         confirmation = None
         for execution in claimed:
-            if not wanted or not delivery.is_once(execution.definition):
+            if not delivery.is_once(execution.definition):
                 yield execution, None
                 continue
             if confirmation is None:
