@@ -111,3 +111,14 @@ def test_a_terminal_gets_text_unless_told_otherwise(format: str, start: str) -> 
     finally:
         os.close(ours)
         os.close(theirs)
+
+
+def test_arqs_own_health_line_is_not_written_every_few_seconds() -> None:
+    program = (
+        "import logging, sys\nfrom app.logs import set_up_logging\nset_up_logging(sys.argv[1], 'json')\n"
+        "logging.getLogger('arq.worker').info('recording health')\n"
+        "logging.getLogger('arq.worker').warning('heard')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "INFO"], capture_output=True, text=True, timeout=30)
+    assert "recording health" not in done.stdout + done.stderr
+    assert "heard" in done.stderr

@@ -131,7 +131,7 @@ class _ToOwner(ToPrimary, Connection):
 
     async def _connect(self) -> None:
         self.host, self.port = await self._pool.find_owner()
-        await super()._connect()  # type: ignore[no-untyped-call]
+        await super()._connect()  # type: ignore[no-untyped-call]  # nor for this
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         """As ever; but a node that is not the owner is left, and the command goes to another."""

@@ -2,6 +2,9 @@
 
 A server that turns out to be a read-only replica was a primary until a failover. Its connection is closed,
 and the next one goes where the primary is now: by Sentinel, or where the name in ``REDIS_URL`` leads.
+
+What is marked for the type checker is of two kinds: functions for which redis-py has no types, and mixins
+that name what the connection beside them has.
 """
 
 from __future__ import annotations
