@@ -260,13 +260,14 @@ def external_metrics() -> dict[str, float]:
     }
 
 
-def test_the_adapter_gives_the_metrics_that_scale() -> None:
+def test_the_adapter_gives_the_metrics_that_scale_for_each_namespace() -> None:
     rules = yaml.safe_load((DEPLOY / "prometheus-adapter.yaml").read_text())["rules"]["external"]
     given = {one["name"]["as"]: one for one in rules}
     assert set(given) == set(external_metrics())
     for name, rule in given.items():
-        assert rule["seriesQuery"] == name
-        assert rule["metricsQuery"] == f"max({name})"
+        assert rule["seriesQuery"] == f'{name}{{namespace!=""}}'
+        assert rule["resources"] == {"overrides": {"namespace": {"resource": "namespace"}}}
+        assert rule["metricsQuery"] == "max(<<.Series>>{<<.LabelMatchers>>})"
 
 
 def test_what_scales_is_measured() -> None:

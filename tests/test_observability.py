@@ -40,6 +40,7 @@ def test_the_dashboard_shows_only_metrics_that_are_there() -> None:
     assert len(shown) > 15
     for expression in shown:
         assert NAME.search(expression)
+        assert len(NAME.findall(expression)) == expression.count('{namespace=~"$namespace"')
         assert set(NAME.findall(expression)) <= SERIES
 
 
