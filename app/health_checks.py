@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -31,6 +31,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     holds: Sequence[str]  # why nothing is fired, where firing is held
     alive: int  # workers
     unserved: Sequence[int]  # shards without a worker that is alive
+    unread: Mapping[int, str]  # shards that could not be asked, and why; what else is here is of the others
     silent: Sequence[tuple[str, int]]  # their names, and for how long
     ticker_lag: int
     queue_wait: int
@@ -57,7 +58,10 @@ def verdict(findings: Sequence[Finding]) -> Status:
 
 
 def _of_redis(facts: Facts) -> list[Finding]:
-    found = []
+    found = [
+        Finding("down", f"the Redis of shard {number} can't be reached: {why}: nothing of it is sent")
+        for number, why in facts.unread.items()
+    ]
     if facts.takes_writes:
         found.append(Finding("down", f"Redis refuses writes: {facts.takes_writes}"))
     if facts.role != "master":

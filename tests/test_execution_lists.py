@@ -12,6 +12,7 @@ from calls import ACME, client_of, fire, minutes, ok, refused, store_set
 from conftest import START, Clock, ShardFactory
 from helpers import claim_all, define, failed
 
+from app.api import all_executions
 from app.clock import from_ms, rfc3339
 from app.models import Execution, State
 from app.store import Shard, executions, queue
@@ -185,6 +186,20 @@ async def test_failures_over_a_thousand_workspaces_are_found_fast(shard: Shard, 
     assert lasted < 1  # generous: it takes about 0.1 s
     commands = (await shard.redis.info("stats"))["total_commands_processed"] - commands
     assert commands < 1000 + 10 * 1000 + 200
+
+
+async def test_a_list_over_more_workspaces_than_a_call_looks_at_says_to_name_some(
+    shard: Shard, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two", "three"):
+        await store_set(shard, name, a="* * * * *")
+    await minutes(shard, clock, 1)
+    monkeypatch.setattr(all_executions, "_LOOKED_AT", 2)
+    async with client_of(shard) as client:
+        problem = await refused(client.get("/api/executions"), 400, "invalid_request")
+        assert "These are 3 workspaces, and one call looks at 2 at most" in problem["detail"]
+        found = await ok(client.get("/api/executions?workspace=one,two"))
+    assert {one["workspace_id"] for one in found["executions"]} == {"one", "two"}
 
 
 async def test_statistics_of_days_are_what_counting_one_by_one_gives(

@@ -26,6 +26,7 @@ from app.store import (
     Shards,
     connect,
     executions,
+    fleet,
     holds,
     open_shards,
     orders,
@@ -265,6 +266,36 @@ async def test_heartbeats_of_workers_stay_where_they_are(redis_url: str, clock: 
         await workers.note(ones.first, f"process-{number}", facts)
     assert await resharding.move(threes, 3) == resharding.Moved()
     assert len(await workers.all_seen(threes.first)) == 9
+    await ones.aclose()
+    await threes.aclose()
+
+
+async def test_what_a_shard_counted_stays_counted_when_it_goes(redis_url: str, clock: Clock) -> None:
+    threes = shards_of(redis_url, clock, 3)
+    await fill(threes, clock)
+    facts = workers.Facts(name="w", version="1", started=0, capacity=10, running=0)
+    for shard in threes:
+        await workers.note(shard, "process", facts)
+    before = (await fleet.read(threes)).totals
+    assert before["due"] > 0
+    assert len([shard for shard in threes if await shard.redis.exists(shard.keys.totals)]) == 3
+    for _ in range(2):
+        await resharding.move(threes, 2)
+    twos = shards_of(redis_url, clock, 2)
+    assert (await fleet.read(twos)).totals == before
+    left = {key.decode() for key in await threes.first.redis.keys("*{2}*")}
+    assert left <= {threes[2].keys.root, threes[2].keys.beats}
+    await threes.aclose()
+    await twos.aclose()
+
+
+async def test_a_place_at_a_host_stays_where_it_lapses(redis_url: str, clock: Clock) -> None:
+    ones, threes = shards_of(redis_url, clock, 1), shards_of(redis_url, clock, 3)
+    place = ones.first.keys.host("hooks.example.com")
+    for name in NAMES:
+        await ones.first.redis.zadd(place, {f"worker|{name}:t:{clock.now}": clock.now + 1000})
+    assert await resharding.move(threes, 3) == resharding.Moved()
+    assert await ones.first.redis.zcard(place) == len(NAMES)
     await ones.aclose()
     await threes.aclose()
 

@@ -249,6 +249,37 @@ async def test_a_redis_that_is_away_takes_only_its_own_workspaces_along(
         assert (await ok(api.get("/health/detailed"), 503))["status"] == "down"
 
 
+async def test_what_is_known_of_the_other_shards_is_told_while_one_is_away(
+    two_servers: tuple[RedisServer, RedisServer],
+) -> None:
+    shards = shards_on(two_servers)
+    for number, shard in enumerate(shards):
+        await shard.redis.hset(shard.keys.totals, "due", 100 + number)
+        facts = workers.Facts(name=f"w{number}", version="1", started=0, capacity=10, running=number + 1)
+        await workers.note(shard, f"w{number}", facts)
+    served = httpx.ASGITransport(create_app(shards.settings, shards))
+    async with httpx.AsyncClient(transport=served, base_url="http://localhost") as client:
+        whole = (await client.get("/metrics")).text
+        two_servers[1].process.kill()
+
+        async def without_it() -> str:
+            text = (await client.get("/metrics")).text
+            return text if "cronspace_shards_unread 1.0" in text else ""
+
+        part = await eventually(without_it)
+        found = await ok(client.get("/health/detailed"), 503)
+    await shards.aclose()
+    assert "cronspace_due_slots_total 201.0" in whole
+    assert "cronspace_in_flight_requests 3.0" in whole
+    assert "cronspace_shards_unread 0.0" in whole
+    assert "cronspace_in_flight_requests 1.0" in part
+    assert "cronspace_redis_up 1.0" in part
+    assert "cronspace_due_slots_total 1" not in part  # a counter that goes back would count all of it anew
+    assert found["reasons"][0].startswith("the Redis of shard 1 can't be reached: ")
+    assert [one["name"] for one in found["workers"]] == ["w0"]
+    assert found["queue"]["running"] == 1
+
+
 async def test_health_tells_of_the_fullest_redis_and_of_shards_that_nobody_serves(
     two_servers: tuple[RedisServer, RedisServer],
 ) -> None:

@@ -140,10 +140,12 @@ def _answer(findings: list[Finding]) -> DetailedHealth:
 
 
 async def _look(shards: Shards) -> DetailedHealth:
-    servers, all_ = await server.look_at_all(shards), await fleet.read(shards)
+    all_ = await fleet.read(shards)
+    readable = [shard for number, shard in enumerate(shards) if number not in all_.unread]
+    servers = await server.look_at_all(readable)
     refused = ""
     try:
-        await readiness.check_ready(shards)
+        await readiness.check_ready(readable)
     except RedisError as error:
         refused = str(error) or type(error).__name__
     silent = [(one.facts.name, all_.now - one.at) for one in all_.workers if one.is_silent(all_.now)]
@@ -153,9 +155,10 @@ async def _look(shards: Shards) -> DetailedHealth:
             role=next((one.role for one in servers if one.role != "master"), "master"),
             warnings=list(dict.fromkeys(warning for one in servers for warning in one.warnings())),
             fullness=servers[0].fullness,
-            holds=[hold.detail for one in shards for hold in (await witness.status(one)).holds],
+            holds=[hold.detail for one in readable for hold in (await witness.status(one)).holds],
             alive=len(all_.alive),
             unserved=all_.unserved,
+            unread=all_.unread,
             silent=silent,
             ticker_lag=all_.ticker_lag,
             queue_wait=all_.queue_wait,

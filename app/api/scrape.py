@@ -52,15 +52,19 @@ class Scrape:
         return [figures]
 
     async def _look(self) -> Reading:
-        await self._census.go_on()
+        found = await fleet.read(self._shards)
+        readable = [shard for number, shard in enumerate(self._shards) if number not in found.unread]
+        redis, *_ = await server.look_at_all(readable)
+        if not found.unread:
+            await self._census.go_on()
         total = self._census.total
-        found, (redis, *_) = await fleet.read(self._shards), await server.look_at_all(self._shards)
         return Reading(
-            totals=found.totals,
+            totals=None if found.unread else found.totals,
             triggers=total.triggers if total else {},
             executions=total.executions if total else {},
             of_each=self._census.of_each,
             workspaces=found.workspaces,
+            unread=len(found.unread),
             ready=found.ready,
             queue_wait=found.queue_wait,
             overdue=found.overdue,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
+from redis.exceptions import RedisError
 
 from app.keys import split_execution_id
 from app.store.shard import Shard
@@ -37,6 +38,7 @@ class Fleet(Struct, frozen=True, kw_only=True):
     workspaces: int
     totals: dict[str, int]  # what happened since ever: due, each final state with its reason, takeovers
     unserved: Sequence[int] = ()  # shards whose workers are all silent
+    unread: Mapping[int, str] = {}  # shards that could not be asked, and why: all else is of the others
 
     @property
     def alive(self) -> list[Seen]:
@@ -65,21 +67,37 @@ class Fleet(Struct, frozen=True, kw_only=True):
 
 
 async def read(shards: Shards) -> Fleet:
-    """How all stands, over all shards."""
-    found = await asyncio.gather(*(_read(shard) for shard in shards))
+    """How all stands, over all shards that can be asked. Raises what it raises where none can."""
+    told = await asyncio.gather(*(_read(shard) for shard in shards), return_exceptions=True)
+    found: dict[int, Fleet] = {}
+    unread: dict[int, str] = {}
+    for number, one in enumerate(told):
+        if isinstance(one, Fleet):
+            found[number] = one
+        elif isinstance(one, (RedisError, OSError)) and len(unread) < len(told) - 1:
+            unread[number] = str(one) or type(one).__name__
+        else:
+            raise one
+    return _together(found, unread)
+
+
+def _together(found: Mapping[int, Fleet], unread: Mapping[int, str]) -> Fleet:
+    """The whole, of what each shard told."""
+    each = found.values()
     totals: Counter[str] = Counter()
-    for one in found:
+    for one in each:
         totals.update(one.totals)
     return Fleet(
-        now=max(one.now for one in found),
-        pulse=min((one.pulse for one in found if one.pulse is not None), default=None),
-        workers=merge(worker for one in found for worker in one.workers),
-        unserved=[number for number, one in enumerate(found) if not one.alive],
-        ready=sum(one.ready for one in found),
-        oldest_ready=_oldest(one.oldest_ready for one in found),
-        overdue=sum(one.overdue for one in found),
-        oldest_overdue=_oldest(one.oldest_overdue for one in found),
-        workspaces=sum(one.workspaces for one in found),
+        now=max(one.now for one in each),
+        pulse=min((one.pulse for one in each if one.pulse is not None), default=None),
+        workers=merge(worker for one in each for worker in one.workers),
+        unserved=[number for number, one in found.items() if not one.alive],
+        unread=unread,
+        ready=sum(one.ready for one in each),
+        oldest_ready=_oldest(one.oldest_ready for one in each),
+        overdue=sum(one.overdue for one in each),
+        oldest_overdue=_oldest(one.oldest_overdue for one in each),
+        workspaces=sum(one.workspaces for one in each),
         totals=dict(totals),
     )
 

@@ -75,7 +75,7 @@ async def last_pulse(shards: Iterable[Shard]) -> int:
 async def move(shards: Shards, number: int) -> Moved:
     """Move every workspace to its shard of ``number``; ``shards`` has those of before and of after."""
     moved = Moved()
-    for source in shards:
+    for at, source in enumerate(shards):
         ids = await source.redis.zrange(source.keys.workspaces, 0, -1)
         targets = [shards[shard_number(id_.decode(), number)] for id_ in ids]
         moved.workspaces += sum(target is not source for target in targets)
@@ -88,14 +88,16 @@ async def move(shards: Shards, number: int) -> Moved:
         for target in shards:  # what is given a number later has to get a higher one
             if int(await reply(target.redis.hget(target.keys.root, "serial")) or 0) < serial:
                 await reply(target.redis.hset(target.keys.root, "serial", str(serial)))
-        own = (source.keys.beats, source.keys.workers, source.keys.seats)  # their members are no workspaces
+        # Their members are no workspaces; places at hosts lapse by themselves.
+        own = (source.keys.beats, source.keys.workers, source.keys.seats)
+        places = source.keys.host("")
         async for keys in _keys_of(source):
             shared = []
             elsewhere: dict[Shard, list[str]] = {}
             for key in keys:
                 match = _OWN_KEY.match(key) or _EXECUTION_KEY.match(key)
                 if match is None:
-                    if key not in own:
+                    if key not in own and not key.startswith(places):
                         shared.append(key)
                     continue
                 target = shards[shard_number(match[1], number)]
@@ -107,19 +109,33 @@ async def move(shards: Shards, number: int) -> Moved:
                 moved.keys += len(leaving)
             for key in shared:
                 moved.members += await _move_members(source, shards, number, key)
+        if at >= number:
+            await _close(source, shards.first)
     return moved
 
 
+async def _close(source: Shard, first: Shard) -> None:
+    """Leave nothing of a shard that goes but what its witnesses remember, for when it comes back.
+
+    What it counted is counted in the first shard from now on, so that no counter of the fleet goes back.
+    """
+    totals = await reply(source.redis.hgetall(source.keys.totals))
+    async with first.redis.pipeline(transaction=False) as pipe:
+        for what, count in totals.items():
+            pipe.hincrby(first.keys.totals, what.decode(), int(count))
+        await pipe.execute()
+    keys = source.keys
+    await source.redis.unlink(keys.totals, keys.workers, keys.worker_facts, keys.seats)
+
+
 async def _keys_of(shard: Shard) -> AsyncIterator[list[str]]:
-    """The keys of a shard, some at a time."""
-    for pattern in (f"{shard.keys.prefix}*", f"arq:*:{shard.keys.tag}:*"):
-        escaped = re.sub(r"([\[\]])", r"\\\1", pattern)
-        cursor = 0
-        while True:
-            cursor, keys = await shard.redis.scan(cursor, match=escaped, count=_AT_ONCE)
-            yield [key.decode() for key in keys]
-            if cursor == 0:
-                break
+    """The keys of a shard, some at a time: ours and arq's. One walk finds both: it looks at all of a server."""
+    cursor = 0
+    while True:
+        cursor, keys = await shard.redis.scan(cursor, match=f"*{shard.keys.tag}*", count=_AT_ONCE)
+        yield [key.decode() for key in keys if key.startswith((shard.keys.prefix.encode(), b"arq:"))]
+        if cursor == 0:
+            return
 
 
 def _renamed(text: str, source: Keys, target: Keys) -> str:

@@ -13,11 +13,12 @@ from app.telemetry.figures import Figures
 class Reading(Struct, frozen=True, kw_only=True):
     """What was read. Times in ms, memory in bytes."""
 
-    totals: Mapping[str, int]  # what happened since ever: due, takeovers, each final state with its reason
+    totals: Mapping[str, int] | None  # since ever: due, takeovers, each final state with its reason; or None
     triggers: Mapping[str, int]  # by where they stand; empty while the first count is under way
     executions: Mapping[str, int]  # by state; the same
     of_each: Mapping[str | None, Mapping[str, int]]  # workspace (None: all others) → executions by state
     workspaces: int
+    unread: int  # shards that could not be asked: what else is here is of the others
     ready: int
     queue_wait: int
     overdue: int
@@ -31,9 +32,13 @@ class Reading(Struct, frozen=True, kw_only=True):
 
 
 def fleet_figures(reading: Reading) -> Figures:
-    """The figures, made anew each time: what is gone is not reported any more."""
-    figures = Figures(metrics.OF_FLEET)
-    for what, number in reading.totals.items():
+    """The figures, made anew each time: what is gone is not reported any more.
+
+    Without totals no counters are: one that went back would count anew all that it had counted.
+    """
+    counted = reading.totals is not None
+    figures = Figures(one for one in metrics.OF_FLEET if counted or one.kind != "counter")
+    for what, number in (reading.totals or {}).items():
         _count(figures, what, number)
     for metric, numbers in ((metrics.TRIGGERS, reading.triggers), (metrics.EXECUTIONS, reading.executions)):
         for state, number in numbers.items():
@@ -46,6 +51,7 @@ def fleet_figures(reading: Reading) -> Figures:
     figures.set(metrics.WORKERS, reading.silent, "silent")
     for metric, value in (
         (metrics.WORKSPACES, reading.workspaces),
+        (metrics.SHARDS_UNREAD, reading.unread),
         (metrics.QUEUE_DEPTH, reading.ready),
         (metrics.QUEUE_WAIT, reading.queue_wait / 1000),
         (metrics.OVERDUE, reading.overdue),

@@ -79,6 +79,9 @@ OF_WORKER = (
 # Of the fleet: read from Redis by the API. Every API process reports the same: take the largest, not the sum.
 TRIGGERS = _gauge("triggers", "Triggers, by where they stand.", "state")
 WORKSPACES = _gauge("workspaces", "Workspaces.")
+SHARDS_UNREAD = _gauge(
+    "shards_unread", "Shards that can't be read: gauges are of the others, counters lack meanwhile."
+)
 EXECUTIONS = _gauge(
     "executions", "Executions in Redis, by state; finished ones as far as they are kept.", "state"
 )
@@ -99,6 +102,7 @@ REDIS_MEMORY_LIMIT = _gauge("redis_memory_limit_bytes", "Maxmemory of the same; 
 OF_FLEET = (
     TRIGGERS,
     WORKSPACES,
+    SHARDS_UNREAD,
     EXECUTIONS,
     WORKSPACE_EXECUTIONS,
     ENDED,
