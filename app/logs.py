@@ -93,7 +93,7 @@ def set_up_logging(level: str, format: str = "auto") -> None:
     logging.basicConfig(level=level, handlers=[usual, loud], force=True)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
-    for chatty in ("asyncio", "httpx", "uvicorn.access", "arq.worker"):
+    for chatty in ("asyncio", "httpx", "arq.worker"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 

@@ -210,16 +210,18 @@ async def test_now_and_then_a_worker_says_what_it_did(
         Target(busy).running() as other,
         worker_running(make_shard(real_time=True)) as worker,
     ):
-        good, bad = (define("* * * * * *", url=one.url, max_runs=1) for one in (target, other))
+        good = define("* * * * * *", url=target.url, max_runs=1)
+        again = {"max_retries": 1, "retry_on": ("404",), "retry_delay_seconds": 0.01}
+        bad = define("* * * * * *", url=other.url, max_runs=1, **again)
         await triggers.replace(shard, "acme", [("good", good), ("bad", bad)])
         await eventually(lambda: worker.account.executions == 2)
         worker.account.report()
     (line,) = [one for one in caplog.records if one.getMessage().startswith("HEALTHCHECK ")]
-    assert (line.levelname, line.executions, line.failures) == ("INFO", 2, 1)  # type: ignore[attr-defined]
-    assert " executions=2 failures=1 last_check=20" in line.getMessage()
+    assert (line.levelname, line.executions, line.attempts, line.failures) == ("INFO", 2, 3, 2)  # type: ignore[attr-defined]
+    assert " executions=2 attempts=3 failures=2 last_check=20" in line.getMessage()
     assert line.checks > 0  # type: ignore[attr-defined]
     told = {one.trigger: one for one in caplog.records if hasattr(one, "trigger")}
     assert (told["good"].levelname, told["bad"].levelname) == ("DEBUG", "WARNING")
     failed = told["bad"]
-    assert (failed.workspace, failed.attempt) == ("acme", 1)  # type: ignore[attr-defined]
+    assert (failed.workspace, failed.attempt) == ("acme", 2)  # type: ignore[attr-defined]
     assert failed.getMessage() == "failed: the target answered 404"

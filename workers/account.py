@@ -32,7 +32,8 @@ class Account:
     def __init__(self, statistics_seconds: float = 0) -> None:
         self.process = uuid.uuid4().hex  # what this process is known by, the same in every shard
         self.figures = of_process(OF_WORKER)
-        self.checks = self.executions = self.failures = 0
+        self.checks = self.attempts = self.failures = 0
+        self.executions = 0  # that ended here
         self.last_check = self.last_execution = self.last_failure = 0
         self._every = statistics_seconds
         self._reported = time.monotonic()
@@ -62,11 +63,13 @@ class Account:
         self.figures.observe(ATTEMPT_DURATION, made.duration / 1000)
         if not execution.attempts and is_of_slot(ended.id):
             self.figures.observe(LATENESS, max(0, made.started - execution.slot) / 1000)
-        self.executions += 1
+        self.attempts += 1
         self.last_execution = made.started
         if made.kind:
             self.failures += 1
             self.last_failure = made.started
+        if state is not None and state not in (State.RETRYING, State.QUEUED):
+            self.executions += 1
         if state is State.SUCCEEDED:
             if log.isEnabledFor(logging.DEBUG):  # the usual case, in the middle of a burst
                 log.debug("succeeded: %d", made.status, extra=fields_of(execution))
@@ -87,6 +90,7 @@ class Account:
         told = {
             "checks": self.checks,
             "executions": self.executions,
+            "attempts": self.attempts,
             "failures": self.failures,
             "last_check": _when(self.last_check),
             "last_execution": _when(self.last_execution),
