@@ -29,6 +29,7 @@ from app.store import (
     Shard,
     catalog,
     connect,
+    definitions,
     executions,
     holds,
     hosts,
@@ -277,7 +278,7 @@ class Machine:
         self.model.on_renewal(held, await queue.renew(self.shard, held))
 
     async def order(self, kind: Any, id_: str, slots: list[int], how: bool) -> None:
-        if await triggers.read_definitions(self.shard, "acme", [id_]) != [None]:
+        if await definitions.read(self.shard, "acme", [id_]) != [None]:
             made = [orders.Order(id_, slot) for slot in slots]
             await orders.make(
                 self.shard, "acme", kind, made, one_by_one=how, yielding=how and kind == "backfill"

@@ -50,8 +50,8 @@ async def list_all_executions(shards: Shards, call: Call, query: AllQuery) -> Al
         ids = await everywhere.all_ids(shards)
     if len(ids) > _LOOKED_AT:
         raise InvalidRequest(
-            f"These are {len(ids)} workspaces, and one call looks at {_LOOKED_AT} at most: name those that are"
-            " meant, such as workspace=acme,beta."
+            f"These are {len(ids)} workspaces, and one call looks at {_LOOKED_AT} at most: name those that"
+            " are meant, such as workspace=acme,beta."
         )
     page = await executions.list_everywhere(
         shards.split(id_ for id_ in dict.fromkeys(ids) if call.caller.sees(id_)),

@@ -18,7 +18,7 @@ from app.declared.fields import MOST_TAGS, Tag
 from app.errors import ConfirmationRequired, Fault, IdempotencyConflict, InvalidRequest, NotFound
 from app.keys import split_execution_id
 from app.models import Definition, Trigger
-from app.store import Shard, catalog, holds, orders, revisions
+from app.store import Shard, catalog, checks, holds, orders, revisions
 from app.store import triggers as store
 
 noun = Noun("triggers", "", TRIGGERS_PATH)
@@ -111,7 +111,7 @@ async def change_triggers(
     if body.action not in ("pause", "resume", "run"):
         call.caller.need("write")
     if headers.revision is not None:
-        store.check_revision(await revisions.current(shard, workspace_id), headers.revision)
+        checks.check_revision(await revisions.current(shard, workspace_id), headers.revision)
     results, more = await _chosen(shard, workspace_id, body)
     changed = [id_ for id_, outcome in results.items() if outcome == _DONE[body.action]]
     made: dict[str, str] = {}
@@ -220,7 +220,7 @@ async def _edit(
         return {id_: msgspec.structs.replace(one, enabled=enabled) for id_, one in there.items()}
 
     if action == "delete":
-        store.check_share(shard, len(ids), await catalog.size(shard, workspace), confirmed)
+        checks.check_share(shard, len(ids), await catalog.size(shard, workspace), confirmed)
     became: dict[str, bool] = {}
     if_revision = headers.revision
     for some in store.batches(ids):

@@ -14,7 +14,7 @@ from app.declared.masking import has_masks
 from app.errors import Fault, InvalidRequest
 from app.models import Definition
 from app.store import Shard, workspaces
-from app.store import triggers as store
+from app.store import definitions as store
 
 TRIGGERS_PATH = "/api/workspaces/{workspace_id}/triggers"
 
@@ -88,7 +88,7 @@ async def unmask_set(
     """The definitions of a set, with what an answer had masked taken from what is stored."""
     found = list(definitions)
     masked = [index for index, one in enumerate(found) if has_masks(one)]
-    stored = await store.read_definitions(shard, workspace, [ids[index] for index in masked])
+    stored = await store.read(shard, workspace, [ids[index] for index in masked])
     faults: list[Fault] = []
     for index, known in zip(masked, stored, strict=True):
         found[index] = _unmask(found[index], known, f"triggers[{index}].", faults)

@@ -46,7 +46,7 @@ from app.errors import (
 from app.formats import Cursor
 from app.models import Changes, Definition, Standing, State, Trigger
 from app.plan import plan_replace
-from app.store import Shard, catalog, outgoing, workspaces
+from app.store import Shard, catalog, checks, outgoing, workspaces
 from app.store import triggers as store
 
 noun = Noun("triggers", "What to send and when: a workspace's set, and each trigger of it.", TRIGGERS_PATH)
@@ -207,15 +207,15 @@ async def plan_of(
     """
     live, own = await catalog.read(shard, workspace), await workspaces.get(shard, workspace)
     if if_revision is not None:
-        store.check_revision(live.revision, if_revision)
+        checks.check_revision(live.revision, if_revision)
     now = await shard.now_ms()
     if not any_at:
-        await store.check_past(shard, workspace, wanted, now, in_set=True)
+        await checks.check_past(shard, workspace, wanted, now, in_set=True)
     await outgoing.check_secrets(shard, workspace, wanted, in_set=True)
     paused = own is not None and own.pause is not None
     plan = await asyncio.to_thread(plan_replace, workspace, live.triggers, wanted, now, paused)
     size = len(live.triggers)
-    confirmation = store.wants_confirmation(shard, plan.changes.deleted, size)
+    confirmation = checks.wants_confirmation(shard, plan.changes.deleted, size)
     return shown_plan(workspace, plan, live.revision, size, len(wanted), confirmation)
 
 

@@ -2,7 +2,7 @@
 
 Redis is authoritative for everything. ``Shard`` is the handle of what belongs to a workspace, ``Shards`` has
 all of them, and the modules beside them hold the operations:
-``triggers`` (replace and read a set), ``ticking`` (fire and refill), ``queue`` (claim, renew, finish),
+``triggers`` (replace and edit a set), ``ticking`` (fire and refill), ``queue`` (claim, renew, finish),
 ``executions`` (reads), ``upkeep`` (clearing and trimming), ``replicas`` (confirming writes), ``server`` (what
 Redis it is). ``connection`` finds the primary, ``cluster`` a shard's.
 """

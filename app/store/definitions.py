@@ -32,6 +32,12 @@ async def read_stored(shard: Shard, workspace: str, ids: Sequence[str]) -> list[
     return found
 
 
+async def read(shard: Shard, workspace: str, ids: Sequence[str]) -> list[Definition | None]:
+    """The stored definitions of some triggers, None where there is none."""
+    found = await read_stored(shard, workspace, ids)
+    return [None if stored is None else unsealed(shard, stored) for stored in found]
+
+
 async def to_store(shard: Shard, workspace: str, ids: Sequence[str], packed: Sequence[bytes]) -> list[bytes]:
     """What is to be stored for packed definitions: where nothing changes, what is there."""
     if not shard.sealer.seals:

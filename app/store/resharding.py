@@ -129,7 +129,7 @@ async def _close(source: Shard, first: Shard) -> None:
 
 
 async def _keys_of(shard: Shard) -> AsyncIterator[list[str]]:
-    """The keys of a shard, some at a time: ours and arq's. One walk finds both: it looks at all of a server."""
+    """The keys of a shard, ours and arq's, some at a time; one walk, for it looks at all of a server."""
     cursor = 0
     while True:
         cursor, keys = await shard.redis.scan(cursor, match=f"*{shard.keys.tag}*", count=_AT_ONCE)

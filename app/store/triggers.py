@@ -15,20 +15,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from msgspec import Struct
 from redis.exceptions import ResponseError
 
-from app.errors import (
-    ConfirmationRequired,
-    Fault,
-    InvalidRequest,
-    ReplaceConflict,
-    RevisionConflict,
-    StoreUnavailable,
-    TooManyTriggers,
-    WorkspaceErasing,
-)
+from app.errors import ReplaceConflict, StoreUnavailable, WorkspaceErasing
 from app.models import Changes, Definition, Replaced, pack_definition
-from app.schedule import schedule_of
-from app.schedule.late import slots_to_hold
-from app.store import definitions, outgoing, revisions, ticking
+from app.store import checks, definitions, entries, revisions, ticking
 from app.store.shard import Shard, pack, reply, unpack
 
 T = TypeVar("T")
@@ -39,7 +28,7 @@ EDIT_MOST = 250
 _TRIES = 8
 _REFILLED_AT_ONCE = 200
 _FIRE_ROUNDS = 400  # before a change: slots that are due are fired first, in rounds of a script call
-_POSITION, _NOTES = 2, 5  # in a trigger's state, see store/lua/_keys.lua
+_POSITION = 2  # in a trigger's state, see store/lua/_keys.lua
 
 
 class Edited(Struct, frozen=True):
@@ -87,10 +76,10 @@ async def replace(
     for _ in range(_TRIES):
         serial = await shard.run("take_serial")
         base, revision, old_size = await _base(shard, workspace, if_revision)
-        check_size(shard, len(triggers), old_size)
+        checks.check_size(shard, len(triggers), old_size)
         packed = await definitions.to_store(shard, workspace, [id_ for id_, _ in triggers], plain)
-        entries = await _entries(shard, workspace, triggers, packed, action == "rollback", in_set=True)
-        for position, entry in enumerate(entries):
+        prepared = await entries.build(shard, workspace, triggers, packed, action == "rollback", in_set=True)
+        for position, entry in enumerate(prepared):
             entry[1] = position
         counts: Counter[str] = Counter()
         next_slots: list[int | None] = []
@@ -100,7 +89,7 @@ async def replace(
         for start in range(0, len(triggers), _STAGE_BATCH):
             end = start + _STAGE_BATCH
             changes, firsts, old, queued = await shard.run(
-                "stage_triggers", workspace, serial, pack(entries[start:end]), *packed[start:end]
+                "stage_triggers", workspace, serial, pack(prepared[start:end]), *packed[start:end]
             )
             with_slots += queued
             next_slots += [None if first < 0 else first for first in firsts]
@@ -117,7 +106,7 @@ async def replace(
         kept = counts["unchanged"] + counts["moved"] + counts["updated"]
         deleted = old_size - kept
         if deleted > 0:
-            check_share(shard, deleted, old_size, confirmed)
+            checks.check_share(shard, deleted, old_size, confirmed)
             undo.update(await _removed(shard, workspace, {id_ for id_, _ in triggers}))
         made = Changes(
             created=counts["created"],
@@ -167,18 +156,18 @@ async def edit(
     for _ in range(_TRIES):
         serial = await shard.run("take_serial")
         base, revision, old_size = await _base(shard, workspace, if_revision)
-        current = dict(zip(ids, await read_definitions(shard, workspace, ids), strict=True))
+        current = dict(zip(ids, await definitions.read(shard, workspace, ids), strict=True))
         wanted = dict(change(current))
         deletes = [id_ for id_, one in wanted.items() if one is None and current[id_] is not None]
         puts = [(id_, one) for id_, one in wanted.items() if one is not None]
         plain = [pack_definition(definition) for _, definition in puts]
         packed = await definitions.to_store(shard, workspace, [id_ for id_, _ in puts], plain)
-        entries = await _entries(shard, workspace, puts, packed, action == "rollback", in_set=False)
+        prepared = await entries.build(shard, workspace, puts, packed, action == "rollback", in_set=False)
         undo = await _undo_of(shard, workspace, [*deletes, *(id_ for id_, _ in puts)])
         made = _changes_of(current, wanted, old_size)
         size = old_size + made.created - made.deleted
-        check_size(shard, size, old_size)
-        arguments = [shard.policy, workspace, serial, base, pack(deletes), pack(entries)]
+        checks.check_size(shard, size, old_size)
+        arguments = [shard.policy, workspace, serial, base, pack(deletes), pack(prepared)]
         arguments += [
             revisions.pack_head(await shard.now_ms(), action, size, made, 0),
             revisions.pack_undo(shard.sealer, undo),
@@ -232,12 +221,6 @@ async def _some_dry(shard: Shard, workspace: str) -> list[str]:
     return [one.decode() for one, error in zip(found, errors, strict=True) if error is None]
 
 
-async def read_definitions(shard: Shard, workspace: str, ids: Sequence[str]) -> list[Definition | None]:
-    """The stored definitions of some triggers, None where there is none."""
-    found = await definitions.read_stored(shard, workspace, ids)
-    return [None if stored is None else definitions.unsealed(shard, stored) for stored in found]
-
-
 async def _base(shard: Shard, workspace: str, if_revision: int | None) -> tuple[str, int, int]:
     """The serial of the last change, the revision, and the size of the set.
 
@@ -249,128 +232,8 @@ async def _base(shard: Shard, workspace: str, if_revision: int | None) -> tuple[
         (serial, known), size = await pipe.execute()
     revision = int(known or 0)
     if if_revision is not None:
-        check_revision(revision, if_revision)
+        checks.check_revision(revision, if_revision)
     return (serial or b"0").decode(), revision, size
-
-
-def check_size(shard: Shard, size: int, before: int) -> None:
-    """Raise :class:`TooManyTriggers` where a set grows beyond what it may hold; a larger one may shrink."""
-    most = shard.settings.max_triggers
-    if size > max(most, before):
-        raise TooManyTriggers(
-            f"The set would hold {size} triggers, and may hold {most} (CRONSPACE_MAX_TRIGGERS)."
-        )
-
-
-def check_revision(revision: int, wanted: int) -> None:
-    """Raise :class:`RevisionConflict` where a set is not at the revision wanted."""
-    if wanted != revision:
-        raise RevisionConflict(
-            f"The set is at revision {revision}, not at {wanted}: somebody was first. Read it again."
-        )
-
-
-async def _entries(
-    shard: Shard,
-    workspace: str,
-    triggers: Sequence[tuple[str, Definition]],
-    packed: Sequence[bytes],
-    any_at: bool,
-    *,
-    in_set: bool,
-) -> list[list[Any]]:
-    """What the scripts take of each trigger: id, position, slots, enabled, rules, anchor."""
-    now = await shard.now_ms()
-    intervals = [id_ for id_, one in triggers if one.interval and not one.starts_at]
-    anchors = await _anchors(shard, workspace, intervals)
-    if not any_at:
-        await check_past(shard, workspace, triggers, now, in_set=in_set)
-    await outgoing.check_secrets(shard, workspace, triggers, in_set=in_set)
-    slots = _FirstSlots(workspace, now, int(shard.settings.look_ahead_seconds * 1000))
-
-    def build() -> list[list[Any]]:
-        entries = []
-        for id_, one in triggers:
-            anchor = (anchors.get(id_) or now) if one.interval and not one.starts_at else 0
-            first_slots = slots.of(id_, one, anchor) if one.enabled else []
-            entries.append([id_, -1, first_slots, one.enabled, rules_of(one), anchor])
-        return entries
-
-    return await asyncio.to_thread(build) if len(triggers) > 20 else build()
-
-
-class _FirstSlots:
-    """The first slots of definitions from one moment on; triggers that share a schedule share the work."""
-
-    def __init__(self, workspace: str, now_ms: int, look_ahead_ms: int) -> None:
-        self._workspace, self._now, self._look_ahead = workspace, now_ms, look_ahead_ms
-        self._known: dict[Any, list[int]] = {}
-
-    def of(self, trigger: str, definition: Definition, anchor: int) -> list[int]:
-        """A trigger's next slot and those to hold. A past one-off comes only where it is caught up."""
-        schedule = schedule_of(definition, self._workspace, trigger, anchor)
-        if schedule.key not in self._known:
-            after = self._now
-            if definition.at and definition.catch_up_missed:
-                after = min(after, definition.at - 1)
-            until = self._now + self._look_ahead
-            self._known[schedule.key] = slots_to_hold(
-                schedule, after, until, ticking.SLOTS_LEAST, ticking.SLOTS_MOST
-            )
-        return self._known[schedule.key]
-
-
-def rules_of(definition: Definition) -> dict[str, Any] | bool:
-    """What the scripts need to know of a definition, False where everything is usual (see ``_keys.lua``)."""
-    rules: dict[str, Any] = {}
-    if definition.overlap_policy != "allow":
-        rules["overlap"] = definition.overlap_policy
-    if definition.overlap_policy == "queue":
-        rules["queue"] = definition.queue_limit
-    if definition.start_deadline_seconds is not None:
-        rules["deadline"] = int(definition.start_deadline_seconds * 1000)
-    if definition.jitter_seconds:
-        rules["jitter"] = definition.jitter_seconds * 1000
-    if definition.max_runs:
-        rules["max_runs"] = definition.max_runs
-    if definition.delivery == "at_most_once":
-        rules["once"] = True
-    return rules or False
-
-
-async def _anchors(shard: Shard, workspace: str, ids: Sequence[str]) -> dict[str, int]:
-    """From where the intervals of triggers count, of those that are there."""
-    if not ids:
-        return {}
-    found = await reply(shard.redis.hmget(shard.keys.of(workspace, "states"), list(ids)))
-    anchors = {}
-    for id_, packed in zip(ids, found, strict=True):
-        notes = unpack(packed)[_NOTES] if packed else None
-        if notes and "anchor" in notes:
-            anchors[id_] = notes["anchor"]
-    return anchors
-
-
-async def check_past(
-    shard: Shard, workspace: str, triggers: Sequence[tuple[str, Definition]], now: int, *, in_set: bool
-) -> None:
-    """A one-off in the past is fine when it was there before, or is to be caught up.
-
-    ``in_set``: the triggers are a whole set's, and a fault says which of them it is.
-    """
-    past = [index for index, (_, one) in enumerate(triggers) if one.at and one.at <= now]
-    known = await read_definitions(shard, workspace, [triggers[index][0] for index in past])
-    faults = []
-    for index, live in zip(past, known, strict=True):
-        wanted = triggers[index][1]
-        if not wanted.catch_up_missed and (live is None or live.at != wanted.at):
-            message = (
-                "this moment is past; with catch_up_missed it is sent all the same, if it is not older than"
-                " catch_up_window_seconds, a day unless given"
-            )
-            faults.append(Fault(f"triggers[{index}].at" if in_set else "at", message))
-    if faults:
-        raise InvalidRequest("A one-off lies in the past; nothing was stored.", faults)
 
 
 async def _removed(shard: Shard, workspace: str, kept: set[str]) -> revisions.Undo:
@@ -402,22 +265,6 @@ def _changes_of(
         one is not None and current[id_] is not None and current[id_] != one for id_, one in wanted.items()
     )
     return Changes(created=created, updated=updated, unchanged=size - updated - deleted, deleted=deleted)
-
-
-def check_share(shard: Shard, deleted: int, size: int, confirmed: bool) -> None:
-    """Raise :class:`ConfirmationRequired` where a deletion has to be confirmed and is not."""
-    if not confirmed and wants_confirmation(shard, deleted, size):
-        raise ConfirmationRequired(
-            f"This would delete {deleted} of {size} triggers, more than a share of"
-            f" {shard.settings.confirm_delete_share:g} (CRONSPACE_CONFIRM_DELETE_SHARE): repeat it with"
-            " ?confirm=true."
-        )
-
-
-def wants_confirmation(shard: Shard, deleted: int, size: int) -> bool:
-    """Whether deleting so many triggers of a set has to be confirmed."""
-    share = shard.settings.confirm_delete_share
-    return bool(share) and deleted > share * size
 
 
 def batches(ids: Iterable[T], size: int = EDIT_MOST) -> Iterable[list[T]]:
