@@ -14,7 +14,7 @@ from app.errors import InvalidRequest
 from app.formats import Cursor
 from app.store import Shards, everywhere, executions
 
-_LOOKED_AT = 10_000  # workspaces: each has lists of its own that are looked at first, 0.3 ms of this process
+_LOOKED_AT = 10_000  # workspaces: each has lists of its own that are looked at first, 0.2 ms of this process
 
 noun = Noun("all executions", "What became of the slots of all workspaces.", "/api/executions")
 
