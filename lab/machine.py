@@ -22,13 +22,20 @@ def describe() -> Machine:
         redis = None
     return {
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": usable_cores(),
         "processor": _processor(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cronspace": __version__,
         "python": platform.python_version(),
         "redis": redis,
     }
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, as far as the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def first_number(command: list[str]) -> str | None:

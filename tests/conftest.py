@@ -15,6 +15,7 @@ import redis
 
 from app.config import Settings
 from app.store import Shard, connect
+from lab.machine import usable_cores
 from lab.redis_servers import DATABASES, RedisServer, redis_binaries
 
 LOOPBACK = "127.0.0.0/8"  # where the tests' targets are: CRONSPACE_EGRESS_ALLOW
@@ -31,7 +32,7 @@ hypothesis.settings.load_profile("steady")
 
 def pytest_xdist_auto_num_workers() -> int:
     """Twice as many test processes as cores: half of a test's time is waiting for what others do."""
-    return 2 * len(os.sched_getaffinity(0))
+    return 2 * usable_cores()
 
 
 START = 1_790_000_000_000  # 2026-09-21T14:13:20Z, a Monday
