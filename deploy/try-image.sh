@@ -5,7 +5,8 @@
 #
 #   apt-get install --no-install-recommends buildah mmdebstrap redis-server     # and run this as root
 #
-# PIP_CONF names a pip.conf for the build, where pip needs one; KEEP=1 leaves the images in FOLDER.
+# PIP_CONF names a pip.conf for the build, where pip needs one; KEEP=1 leaves the images in FOLDER. EXTRAS='[otel]' builds
+# the image that can trace, and has API and worker do it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,7 +39,7 @@ fi
 secret=()
 if [ -n "${PIP_CONF:-}" ]; then secret=(--secret "id=pip.conf,src=$PIP_CONF"); fi
 # The certificates of this machine are there for the build, and not in the image.
-b build --quiet --isolation chroot --format docker "${secret[@]}" -v /etc/ssl/certs:/etc/ssl/certs:ro \
+b build --quiet --isolation chroot --format docker --build-arg "EXTRAS=${EXTRAS:-}" "${secret[@]}" -v /etc/ssl/certs:/etc/ssl/certs:ro \
   -t cronspace . >/dev/null
 
 container=$(b from --pull-never cronspace)
@@ -76,6 +77,7 @@ redis-server --port "$redis" --bind 127.0.0.1 --dir "$folder" --save "" --append
   >/dev/null &
 started+=($!)
 common=("REDIS_URL=redis://127.0.0.1:$redis/0" CRONSPACE_HOST=127.0.0.1)
+case ${EXTRAS:-} in *otel*) common+=(CRONSPACE_TRACES=1 OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9) ;; esac
 of_api=("${common[@]}" "PORT=$api" CRONSPACE_AUTH=tokens "CRONSPACE_ADMIN_KEY=$key" CRONSPACE_ECHO=1)
 of_worker=("${common[@]}" "CRONSPACE_WORKER_PORT=$worker" CRONSPACE_EGRESS_ALLOW=127.0.0.0/8)
 inside "${of_api[@]}" "${entrypoint[@]}" api &
