@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import hypothesis
@@ -41,6 +42,14 @@ START = 1_790_000_000_000  # 2026-09-21T14:13:20Z, a Monday
 @pytest.fixture(scope="session", params=sorted(redis_binaries()))
 def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """One server per test process and kind of binary."""
+    server = RedisServer(redis_binaries()[request.param])
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=sorted(redis_binaries()))
+def own_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server of the test's own, of each kind of binary, which it may kill, fill and configure."""
     server = RedisServer(redis_binaries()[request.param])
     yield server
     server.close()
@@ -90,11 +99,11 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def make_shard(redis_url: str, clock: Clock) -> AsyncIterator[ShardFactory]:
-    """Shards on the test's database: ``make_shard(real_time=True, max_concurrency=3, …)``."""
+async def shard_at(clock: Clock) -> AsyncIterator[ShardFactory]:
+    """Shards by their Redis's URL: ``shard_at(url, real_time=True, max_concurrency=3, …)``."""
     made: list[Shard] = []
 
-    def make(real_time: bool = False, **given: Any) -> Shard:
+    def make(redis_url: str, real_time: bool = False, **given: Any) -> Shard:
         settings = Settings(**{"redis_url": redis_url, "egress_allow": LOOPBACK, **given})
         made.append(Shard(connect(settings), settings, now=None if real_time else clock))
         return made[-1]
@@ -102,6 +111,12 @@ async def make_shard(redis_url: str, clock: Clock) -> AsyncIterator[ShardFactory
     yield make
     for shard in made:
         await shard.redis.aclose()
+
+
+@pytest.fixture
+def make_shard(redis_url: str, shard_at: ShardFactory) -> ShardFactory:
+    """Shards on the test's database: ``make_shard(real_time=True, max_concurrency=3, …)``."""
+    return partial(shard_at, redis_url=redis_url)
 
 
 @pytest.fixture

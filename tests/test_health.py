@@ -15,7 +15,7 @@ from app.health_checks import Facts, examine, verdict
 from app.store import Shard, Shards, fleet, readiness, server, workers
 from app.store.shard import script_names, script_sha
 from app.store.workers import SILENT_MS
-from lab.redis_servers import RedisServer, redis_binaries
+from lab.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -164,30 +164,27 @@ async def test_without_redis_it_is_down_and_not_ready_but_lives(make_shard: Shar
         assert (await ok(client.get("/live")))["status"] == "ok"
 
 
-@pytest.mark.parametrize("binary", redis_binaries().values(), ids=redis_binaries())
-async def test_ready_means_writable_and_scripts_loaded(make_shard: ShardFactory, binary: str) -> None:
-    own = RedisServer(binary)
-    try:
-        shard = make_shard(redis_url=own.url())
-        await heartbeat(shard)
-        async with client_of(shard) as client:
-            await ok(client.get("/ready"))
-            shas = [script_sha(name) for name in script_names()]
-            assert all(await shard.redis.script_exists(*shas))
-            await shard.redis.config_set("maxmemory", 1)
-            problem = await refused(client.get("/ready"), 503, "store_unavailable")
-            assert "maxmemory" in problem["detail"]
-            found = await ok(client.get("/health/detailed"), 503)
-            assert "refuses writes" in found["reasons"][0]
-            await shard.redis.config_set("maxmemory", 0)
-            await shard.redis.config_set("maxmemory-policy", "allkeys-lru")
-            found = await ok(client.get("/health/detailed"))
-            assert (found["status"], len(found["reasons"])) == ("degraded", 1)
-            await shard.redis.replicaof("127.0.0.1", 9)
-            await refused(client.get("/ready"), 503, "store_unavailable")
-            assert (await ok(client.get("/health/detailed"), 503))["redis"]["role"] == "slave"
-    finally:
-        own.close()
+async def test_ready_means_writable_and_scripts_loaded(
+    shard_at: ShardFactory, own_redis: RedisServer
+) -> None:
+    shard = shard_at(own_redis.url())
+    await heartbeat(shard)
+    async with client_of(shard) as client:
+        await ok(client.get("/ready"))
+        shas = [script_sha(name) for name in script_names()]
+        assert all(await shard.redis.script_exists(*shas))
+        await shard.redis.config_set("maxmemory", 1)
+        problem = await refused(client.get("/ready"), 503, "store_unavailable")
+        assert "maxmemory" in problem["detail"]
+        found = await ok(client.get("/health/detailed"), 503)
+        assert "refuses writes" in found["reasons"][0]
+        await shard.redis.config_set("maxmemory", 0)
+        await shard.redis.config_set("maxmemory-policy", "allkeys-lru")
+        found = await ok(client.get("/health/detailed"))
+        assert (found["status"], len(found["reasons"])) == ("degraded", 1)
+        await shard.redis.replicaof("127.0.0.1", 9)
+        await refused(client.get("/ready"), 503, "store_unavailable")
+        assert (await ok(client.get("/health/detailed"), 503))["redis"]["role"] == "slave"
 
 
 async def test_a_script_goes_by_the_name_that_redis_gives_it(shard: Shard) -> None:

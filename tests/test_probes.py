@@ -23,7 +23,7 @@ from test_serve import free_port
 from app.auth.keys import new_key
 from app.config import Settings
 from app.store import Shard, Shards, open_shards, triggers, workers
-from lab.redis_servers import RedisServer, redis_binaries
+from lab.redis_servers import RedisServer
 from workers import probes
 from workers.account import Account
 from workers.places import Places
@@ -85,26 +85,21 @@ async def test_a_worker_beats_and_leaves_when_it_stops(make_shard: ShardFactory)
     assert await workers.all_seen(shard) == []
 
 
-@pytest.mark.parametrize("binary", redis_binaries().values(), ids=redis_binaries())
-async def test_ready_says_why_not(make_shard: ShardFactory, binary: str) -> None:
-    own = RedisServer(binary)
-    try:
-        async with client_of_worker(make_shard(real_time=True, redis_url=own.url())) as client:
-            await eventually(lambda: is_ready(client))
-            own.process.kill()
-            response = await client.get("/ready")
-            assert response.status_code == 503
-            assert "Redis" in response.json()["reason"] or "failing" in response.json()["reason"]
-            assert (await client.get("/live")).status_code == 200
+async def test_ready_says_why_not(shard_at: ShardFactory, own_redis: RedisServer) -> None:
+    async with client_of_worker(shard_at(own_redis.url(), real_time=True)) as client:
+        await eventually(lambda: is_ready(client))
+        own_redis.process.kill()
+        response = await client.get("/ready")
+        assert response.status_code == 503
+        assert "Redis" in response.json()["reason"] or "failing" in response.json()["reason"]
+        assert (await client.get("/live")).status_code == 200
 
-            async def has_counted() -> bool:
-                return (at(await scraped(client), "redis_errors_total", kind="connection") or 0) > 0
+        async def has_counted() -> bool:
+            return (at(await scraped(client), "redis_errors_total", kind="connection") or 0) > 0
 
-            await eventually(has_counted)
-            own.start()
-            await eventually(lambda: is_ready(client))
-    finally:
-        own.close()
+        await eventually(has_counted)
+        own_redis.start()
+        await eventually(lambda: is_ready(client))
 
 
 async def is_ready(client: httpx.AsyncClient) -> bool:
