@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -83,6 +84,15 @@ class Clock:
         self.now += round(seconds * 1000)
 
 
+class Monotonic:
+    """A monotonic clock that is moved by hand, seconds."""
+
+    now = 5000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
 def clock() -> Clock:
     """A clock that stands still until it is moved."""
@@ -123,6 +133,37 @@ def make_shard(redis_url: str, shard_at: ShardFactory) -> ShardFactory:
 def shard(make_shard: ShardFactory) -> Shard:
     """A shard with the default settings, on the test's clock."""
     return make_shard()
+
+
+StartProcess = Callable[..., Awaitable[asyncio.subprocess.Process]]
+
+
+@pytest.fixture
+async def start_process(redis_url: str) -> AsyncIterator[StartProcess]:
+    """Starts processes on the test's database, ``start_process("worker", CRONSPACE_MAX_JOBS="3")``; none
+    outlives its test.
+    """
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start(
+        command: str, stdout: int | None = None, stderr: int | None = None, **environment: str
+    ) -> asyncio.subprocess.Process:
+        given = {"REDIS_URL": redis_url, "CRONSPACE_EGRESS_ALLOW": LOOPBACK, **environment}
+        started.append(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "app", command),
+                env={**os.environ, **given},
+                stdout=stdout,
+                stderr=stderr,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def eventually(condition: Callable[[], Any], timeout: float = 15.0) -> Any:

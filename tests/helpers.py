@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
+from conftest import START
+
 from app.clock import day_of
 from app.keys import kind_of, split_execution_id
 from app.models import Attempt, Definition
-from app.store import Shard, executions, history, queue
+from app.store import Shard, executions, history, queue, workers
 from app.store.queue import Claimed, Ended
 from workers.transport import Transport
 from workers.worker import Worker
@@ -63,6 +65,24 @@ async def accounts_balance(shard: Shard, workspace: str, *days: int) -> Counter[
             totals.update(counts)
         totals["open"] += sum(number for (_, on), number in still_open.items() if on == day)
     return totals
+
+
+def in_seconds(moment: float) -> str:
+    """The six-field expression that fires once a day, at that second."""
+    when = time.gmtime(moment)
+    return f"{when.tm_sec} {when.tm_min} {when.tm_hour} * * *"
+
+
+async def today(shard: Shard) -> tuple[int, int]:
+    """The days to look at in an account: a test may run over midnight."""
+    day = day_of(await shard.now_ms())
+    return day - 1, day
+
+
+async def heartbeat(shard: Shard, name: str = "w", running: int = 0) -> None:
+    """A worker's sign of life."""
+    facts = workers.Facts(name=name, version="1.2.3", started=START, capacity=10, running=running)
+    await workers.note(shard, name, facts)
 
 
 @asynccontextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from calls import client_of, ok, refused
-from conftest import Clock, ShardFactory, eventually
+from calls import bearer, client_of, ok, refused
+from conftest import Clock, Monotonic, ShardFactory, eventually
 from examples import ADMIN_KEY
 
 from app.api import auth
@@ -23,15 +23,6 @@ ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
 WANTED = {"name": "CI of team a", "scope": "write", "workspaces": ["acme"]}
 
 
-class Monotonic:
-    """A monotonic clock that is moved by hand, seconds."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 async def stored(shard: Shard, **fields: int) -> tuple[str, str, str]:
     """A new key that is stored: its id, its secret and its text."""
     id_, text, digest = new_key()
@@ -40,10 +31,6 @@ async def stored(shard: Shard, **fields: int) -> tuple[str, str, str]:
     parts = split_key(text)
     assert parts is not None
     return *parts, text
-
-
-def bearer(text: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {text}"}
 
 
 async def test_a_key_is_shown_once_and_its_secret_is_nowhere_in_redis(

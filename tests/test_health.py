@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from calls import client_of, fire, minutes, ok, refused, store_set
-from conftest import START, Clock, ShardFactory
+from calls import bearer, client_of, fire, key_for, minutes, ok, refused, store_set
+from conftest import Clock, ShardFactory
 from examples import ADMIN_KEY
-from test_access import bearer, key_for
+from helpers import heartbeat
 
 from app.health_checks import Facts, examine, verdict
 from app.store import Shard, Shards, fleet, readiness, server, workers
@@ -34,11 +34,6 @@ WELL = Facts(
     running=0,
     capacity=10,
 )
-
-
-async def heartbeat(shard: Shard, name: str = "w", running: int = 0) -> None:
-    facts = workers.Facts(name=name, version="1.2.3", started=START, capacity=10, running=running)
-    await workers.note(shard, name, facts)
 
 
 async def detailed(shard: Shard, status: int) -> Any:

@@ -8,8 +8,17 @@ from itertools import pairwise
 
 import pytest
 from conftest import Clock, ShardFactory, eventually
-from helpers import Target, accounts_balance, claim_all, define, failed, numbered, succeeded, worker_running
-from test_worker import in_seconds
+from helpers import (
+    Target,
+    accounts_balance,
+    claim_all,
+    define,
+    failed,
+    in_seconds,
+    numbered,
+    succeeded,
+    worker_running,
+)
 
 from app.clock import day_of
 from app.models import Definition

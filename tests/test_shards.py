@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -13,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from calls import ok
-from conftest import LOOPBACK, eventually
+from conftest import LOOPBACK, StartProcess, eventually
 from helpers import OK, Target
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,14 +165,13 @@ async def test_a_process_with_another_number_of_shards_is_refused(redis_url: str
 
 
 @pytest.mark.parametrize("command", ["api", "worker"])
-async def test_a_process_with_another_number_of_shards_does_not_start(redis_url: str, command: str) -> None:
+async def test_a_process_with_another_number_of_shards_does_not_start(
+    start_process: StartProcess, redis_url: str, command: str
+) -> None:
     four = open_shards(settings_of(redis_url, 4))
     await four.verify()
     await four.aclose()
-    environ = {**os.environ, "REDIS_URL": redis_url, "CRONSPACE_AUTH": "none", "PORT": "0"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app", command, env=environ, stderr=asyncio.subprocess.PIPE
-    )
+    process = await start_process(command, stderr=asyncio.subprocess.PIPE, CRONSPACE_AUTH="none", PORT="0")
     _, told = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 1
     assert b"has 4 shards" in told.splitlines()[-1]
