@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 from calls import client_of, fire, ok, refused
@@ -18,6 +17,7 @@ from app.clock import day_of
 from app.config import Settings
 from app.store import Shard, connect, executions, queue, ticking, triggers, upkeep, witness
 from app.store.memory import Memory
+from lab import faketime
 
 pytestmark = pytest.mark.anyio
 
@@ -282,22 +282,13 @@ async def test_changes_wait_until_the_clock_is_right(process: NewProcess, time: 
         await ok(client.post("/api/workspaces/acme/triggers", json={"triggers": [ONE]}))
 
 
-def faketime_library() -> str | None:
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    return str(found[0]) if found else None
-
-
-@pytest.mark.skipif(faketime_library() is None, reason="libfaketime is not installed")
+@pytest.mark.skipif(faketime.library() is None, reason="libfaketime is not installed")
 @pytest.mark.parametrize("offset", ["+10m", "-10m"])
 async def test_a_workers_own_clock_ten_minutes_wrong_changes_nothing(
     make_shard: ShardFactory, start_process: StartProcess, offset: str
 ) -> None:
     shard = make_shard(real_time=True)
-    wrong = {
-        "LD_PRELOAD": faketime_library() or "",
-        "FAKETIME": offset,
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
+    wrong = faketime.faked(FAKETIME=offset)
     told = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
