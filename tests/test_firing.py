@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import START, Clock, ShardFactory
-from helpers import accounts_balance, claim_all, define, failed, numbered, succeeded
+from helpers import accounts_balance, claim_all, define, failed, numbered, open_ids, succeeded
 from redis.exceptions import ResponseError
 
 from app.clock import day_of
@@ -409,7 +409,7 @@ async def test_with_memory_full_what_frees_it_goes_on(
         claimed = await claim_all(shard, number=number)
         await queue.renew(shard, {one.id: one.token for one in claimed})
         await queue.finish(shard, [succeeded(one, clock.now) for one in claimed])
-    assert await executions.open_ids(shard, "acme") == set()
+    assert await open_ids(shard, "acme") == set()
     clock.advance(90_000)
     await upkeep.trim_finished(shard)
     assert (await triggers.replace(shard, "acme", [])).removed == 20
@@ -430,4 +430,4 @@ async def test_retries_that_wait_are_bounded_like_a_backlog(make_shard: ShardFac
         pass
     totals = await accounts_balance(shard, "acme", day_of(clock.now))
     assert totals == {"due": 2000, "skipped:backlog_full": 1000, "open": 1000}
-    assert len(await executions.open_ids(shard, "other")) == 2
+    assert len(await open_ids(shard, "other")) == 2

@@ -203,9 +203,7 @@ async def test_totals_count_each_end_once_over_all_workspaces(shard: Shard, cloc
     assert totals["due"] == 6 + 3 + 27 + 3  # the last ones wait
 
 
-async def test_facts_of_the_server_are_there_where_config_is_refused(
-    redis_url: str, make_shard: ShardFactory
-) -> None:
+async def test_facts_of_the_server_are_there_where_config_is_refused(make_shard: ShardFactory) -> None:
     found = await server.look(make_shard())
     assert found.version[0] in "67"
     assert found.eviction == "noeviction"

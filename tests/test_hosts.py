@@ -20,6 +20,7 @@ from helpers import (
     failed,
     in_seconds,
     numbered,
+    open_ids,
     succeeded,
     today,
     worker_running,
@@ -179,11 +180,11 @@ async def test_who_does_not_come_when_called_holds_nothing_up(
     first = await enter(shard, claimed)
     await queue.finish(shard, [succeeded(one, clock.now) for one in claimed if one.id in first])
     if gone == "cancelled":
-        open_ = await executions.open_ids(shard, "beta")
+        open_ = await open_ids(shard, "beta")
         await orders.cancel(shard, list(open_))
         await leave(shard, first)
         left = [one.id for one in await claim_all(shard, number=2)]
-        assert len(left) == len(await executions.open_ids(shard, "acme")) > 0
+        assert len(left) == len(await open_ids(shard, "acme")) > 0
         return
     await leave(shard, first)  # two are called, and nobody claims them
     clock.advance(LEASE + 1)

@@ -21,7 +21,6 @@ from app.declared.outcomes import TARGET_KINDS, canonical, kinds_of, statuses_of
 from app.errors import Fault, InvalidRequest
 from app.models import Definition
 
-SETTINGS = Settings()
 GOOD: dict[str, Any] = {"cron": "* * * * *", "url": "http://127.0.0.1/x", "method": "POST"}
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -31,12 +30,12 @@ def body(**fields: Any) -> bytes:
 
 
 def stored(defaults: Defaults | None = None, **fields: Any) -> Definition:
-    return parse_trigger(body(**fields), SETTINGS).to_definition(defaults or Defaults())
+    return parse_trigger(body(**fields)).to_definition(defaults or Defaults())
 
 
 def faults_of(given: bytes) -> list[Fault]:
     with pytest.raises(InvalidRequest) as caught:
-        parse_trigger(given, SETTINGS)
+        parse_trigger(given)
     return caught.value.faults
 
 
@@ -290,7 +289,7 @@ def test_a_fault_is_told_with_its_path_whichever_way_it_is_found(
     assert message in found[1]
     # In a set, and next to a fault that only the slow pass finds, it is the same.
     with pytest.raises(InvalidRequest) as caught:
-        parse_replace(json.dumps({"triggers": [GOOD, {**GOOD, **fields, "enabled": 5}]}).encode(), SETTINGS)
+        parse_replace(json.dumps({"triggers": [GOOD, {**GOOD, **fields, "enabled": 5}]}).encode(), Settings())
     assert Fault(f"triggers[1].{found[0]}", found[1]) in caught.value.faults
     assert len(caught.value.faults) == 2
 
@@ -303,9 +302,9 @@ def test_one_triggers_faults_are_all_told_at_once_without_an_index() -> None:
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"null", b"{", b"5", b"\xff", b"{" * 200_000])
 def test_what_is_no_object_is_refused(text: bytes) -> None:
-    for parse in (parse_trigger, lambda given, settings: parse_patch(given, define(), settings)):
+    for parse in (parse_trigger, lambda given: parse_patch(given, define())):
         with pytest.raises(InvalidRequest) as caught:
-            parse(text, SETTINGS)
+            parse(text)
         assert caught.value.faults
 
 
@@ -318,9 +317,7 @@ def test_null_means_not_set_for_every_optional_field() -> None:
     assert stored(**optional) == stored()
     assert (
         stored(cron=None, interval=60)
-        == parse_trigger(
-            b'{"interval": "1m", "url": "http://127.0.0.1/x", "method": "POST"}', SETTINGS
-        ).to_definition()
+        == parse_trigger(b'{"interval": "1m", "url": "http://127.0.0.1/x", "method": "POST"}').to_definition()
     )
 
 
@@ -335,9 +332,9 @@ def test_what_is_left_out_takes_the_workspaces_default_and_what_is_given_does_no
 
 def test_the_workspaces_zone_decides_whether_an_end_lies_before_its_start() -> None:
     span = body(starts_at="2026-03-01T00:30:00Z", ends_at="2026-03-01T01:00:00")
-    assert parse_trigger(span, SETTINGS)
+    assert parse_trigger(span)
     with pytest.raises(InvalidRequest):
-        parse_trigger(span, SETTINGS, Defaults(timezone="Europe/Berlin"))
+        parse_trigger(span, Defaults(timezone="Europe/Berlin"))
 
 
 def test_equal_meanings_are_equal_definitions() -> None:
@@ -349,7 +346,7 @@ def test_equal_meanings_are_equal_definitions() -> None:
     assert (
         stored(payload={"a": "\\{{{{"})
         == parse_trigger(
-            body(payload="P").replace(b'"P"', rb'{"a" : "\\\u007b\u007B{\u007b"}'), SETTINGS
+            body(payload="P").replace(b'"P"', rb'{"a" : "\\\u007b\u007B{\u007b"}')
         ).to_definition()
     )
 
@@ -360,7 +357,7 @@ def test_an_escaped_brace_begins_a_variable_like_a_plain_one() -> None:
     literal = body(payload="P").replace(
         b'"P"', rb'{"a":"\\u007b\\u007bnothing}}"}'
     )  # a backslash, then u007b
-    assert parse_trigger(literal, SETTINGS).to_definition().payload == rb'{"a":"\\u007b\\u007bnothing}}"}'
+    assert parse_trigger(literal).to_definition().payload == rb'{"a":"\\u007b\\u007bnothing}}"}'
 
 
 # There and back.
@@ -429,21 +426,21 @@ def definitions(draw: st.DrawFn) -> Definition:
         fields.pop("queue_limit", None)
     if not fields.get("catch_up_missed"):
         fields.pop("catch_up_window_seconds", None)
-    return parse_trigger(msgspec.json.encode(fields), SETTINGS).to_definition()
+    return parse_trigger(msgspec.json.encode(fields)).to_definition()
 
 
 @given(definitions())
 def test_what_is_shown_is_accepted_back_unchanged(definition: Definition) -> None:
     text = msgspec.json.encode(shown(definition, View.ALL))
     elsewhere = Defaults(timezone="Asia/Tokyo", timeout_seconds=1.0, max_retries=99)
-    assert parse_trigger(text, SETTINGS).to_definition(elsewhere) == definition
+    assert parse_trigger(text).to_definition(elsewhere) == definition
     assert msgspec.json.decode(text, type=TriggerFields).url == definition.url
-    assert parse_patch(b"{}", definition, SETTINGS, elsewhere) == definition
+    assert parse_patch(b"{}", definition, elsewhere) == definition
     masked = msgspec.json.decode(msgspec.json.encode(shown(definition)))
     del masked["payload"]  # a patch takes nulls in it for what is to be removed
-    assert parse_patch(msgspec.json.encode(masked), definition, SETTINGS, elsewhere) == definition
+    assert parse_patch(msgspec.json.encode(masked), definition, elsewhere) == definition
     for view in View:  # whoever copies from an answer and puts it back changes nothing
-        given = parse_trigger(msgspec.json.encode(shown(definition, view)), SETTINGS).to_definition(elsewhere)
+        given = parse_trigger(msgspec.json.encode(shown(definition, view))).to_definition(elsewhere)
         assert unmask(given, definition) == (definition, [])
 
 
@@ -457,7 +454,7 @@ def test_credentials_are_shown_masked() -> None:
 
 
 def patched(current: Definition, **fields: Any) -> Definition:
-    return parse_patch(json.dumps(fields).encode(), current, SETTINGS, id="mine")
+    return parse_patch(json.dumps(fields).encode(), current, id="mine")
 
 
 def test_a_patch_changes_what_it_names_and_null_unsets() -> None:
@@ -469,13 +466,12 @@ def test_a_patch_changes_what_it_names_and_null_unsets() -> None:
         current, name=None, max_retries=None, timezone=None, headers={"A": None, "C": "3"}
     ) == stored(headers={"B": "2", "C": "3"})
     mine = Defaults(max_retries=1)
-    assert parse_patch(b'{"max_retries": null}', current, SETTINGS, mine).max_retries == 1
+    assert parse_patch(b'{"max_retries": null}', current, mine).max_retries == 1
 
 
 def test_an_object_as_payload_is_merged_and_what_is_not_touched_stays_to_the_letter() -> None:
     current = parse_trigger(
-        body(payload="P").replace(b'"P"', b'{"n":1.0,"big":12345678901234567890123,"in":{"a":1,"b":2}}'),
-        SETTINGS,
+        body(payload="P").replace(b'"P"', b'{"n":1.0,"big":12345678901234567890123,"in":{"a":1,"b":2}}')
     ).to_definition()
     after = patched(current, payload={"in": {"b": None, "c": [1]}})
     assert after.payload == b'{"n":1.0,"big":12345678901234567890123,"in":{"a":1,"c":[1]}}'
@@ -524,7 +520,7 @@ def test_a_patched_trigger_is_checked_as_a_whole(patch: dict[str, Any], path: st
 
 def test_a_patch_may_carry_the_triggers_own_id() -> None:
     assert patched(stored(), id="mine", name="N") == stored(name="N")
-    assert parse_patch(b'{"id": "mine", "name": "N"}', stored(), SETTINGS, id="mine") == stored(name="N")
+    assert parse_patch(b'{"id": "mine", "name": "N"}', stored(), id="mine") == stored(name="N")
 
 
 def test_a_patchs_schema_asks_for_no_field() -> None:

@@ -185,5 +185,4 @@ async def test_what_redis_it_is_is_known_without_config(
     assert (found.replicas, found.append_only, found.persisted) == (0, False, True)
     assert found.version.split(".")[0] in ("6", "7", "8")
     assert found.used_memory > 100_000
-    assert found.max_clients >= found.clients >= 1
     assert len(found.history) == 40

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from conftest import LOOPBACK, Clock, StartProcess, eventually
-from helpers import Target, accounts_balance, claim_all, define, failed, succeeded
+from helpers import Target, accounts_balance, claim_all, define, failed, open_ids, succeeded
 from redis_cluster import RedisCluster
 
 from app.clock import day_of
@@ -153,7 +153,7 @@ async def test_what_was_under_way_goes_on_in_its_new_shard(redis_url: str, clock
         clock.advance(10)
     for name in NAMES:
         shard = threes.of(name)
-        assert await executions.open_ids(shard, name) == set()
+        assert await open_ids(shard, name) == set()
         await accounts_balance(shard, name, day_of(clock.now), day_of(clock.now) - 1)
         page = await executions.list_newest(shard, name, state=State.FAILED)
         assert {one.workspace for one in page.executions} <= {name}

@@ -24,6 +24,7 @@ from helpers import (
     failed,
     in_seconds,
     numbered,
+    open_ids,
     succeeded,
     today,
     worker_running,
@@ -319,7 +320,7 @@ async def test_arqs_own_api_reads_a_job_deferred_queued_running_and_complete(
     await triggers.replace(shard, "acme", numbered(1))
     clock.advance(60)
     await ticking.fire_due(shard)
-    (open_one,) = await executions.open_ids(shard, "acme")
+    (open_one,) = await open_ids(shard, "acme")
     job = job_of(open_one)
     assert await job.status() is JobStatus.queued
     info = await job.info()

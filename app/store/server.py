@@ -23,8 +23,6 @@ class Server(Struct, frozen=True, kw_only=True):
     eviction: str  # maxmemory-policy
     append_only: bool
     persisted: bool  # the last write of the append-only file, and the last snapshot, went well
-    clients: int
-    max_clients: int  # 0: not told
 
     @property
     def fullness(self) -> float:
@@ -69,8 +67,6 @@ def server_of(info: Mapping[str, Any]) -> Server:
         eviction=str(info.get("maxmemory_policy", "")),
         append_only=bool(info.get("aof_enabled", 0)),
         persisted=info.get("aof_last_write_status", "ok") == "ok" == info.get("rdb_last_bgsave_status", "ok"),
-        clients=int(info.get("connected_clients", 0)),
-        max_clients=int(info.get("maxclients", 0)),
     )
 
 
