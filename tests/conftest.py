@@ -19,6 +19,7 @@ from app.config import Settings
 from app.store import Shard, connect
 from lab.machine import usable_cores
 from lab.redis_servers import DATABASES, RedisServer, redis_binaries
+from workers.transport import Transport
 
 LOOPBACK = "127.0.0.0/8"  # where the tests' targets are: CRONSPACE_EGRESS_ALLOW
 
@@ -164,6 +165,14 @@ async def start_process(redis_url: str) -> AsyncIterator[StartProcess]:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    """What sends requests; it outlives no test."""
+    transport = Transport(keep=4096, read_at_most=1_048_576, places=10)
+    yield transport
+    await transport.aclose()
 
 
 async def eventually(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
