@@ -290,13 +290,19 @@ async def test_what_a_shard_counted_stays_counted_when_it_goes(redis_url: str, c
     await twos.aclose()
 
 
-async def test_a_place_at_a_host_stays_where_it_lapses(redis_url: str, clock: Clock) -> None:
+async def test_places_at_hosts_and_lines_for_them_stay_where_they_lapse(
+    redis_url: str, clock: Clock
+) -> None:
     ones, threes = shards_of(redis_url, clock, 1), shards_of(redis_url, clock, 3)
-    place = ones.first.keys.host("hooks.example.com")
+    keys = ones.first.keys
+    place, line = keys.host("hooks.example.com"), keys.host_line("hooks.example.com")
     for name in NAMES:
-        await ones.first.redis.zadd(place, {f"worker|{name}:t:{clock.now}": clock.now + 1000})
+        id_ = f"{name}:t:{clock.now}"
+        await ones.first.redis.zadd(place, {f"worker|{id_}": clock.now + 1000})
+        await ones.first.redis.zadd(line, {id_: clock.now})
     assert await resharding.move(threes, 3) == resharding.Moved()
     assert await ones.first.redis.zcard(place) == len(NAMES)
+    assert await ones.first.redis.zcard(line) == len(NAMES)
     await ones.aclose()
     await threes.aclose()
 

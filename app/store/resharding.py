@@ -88,16 +88,17 @@ async def move(shards: Shards, number: int) -> Moved:
         for target in shards:  # what is given a number later has to get a higher one
             if int(await reply(target.redis.hget(target.keys.root, "serial")) or 0) < serial:
                 await reply(target.redis.hset(target.keys.root, "serial", str(serial)))
-        # Their members are no workspaces; places at hosts lapse by themselves.
+        # Their members are no workspaces. Places at hosts lapse by themselves, and so do the lines for them: who
+        # waits in one asks again before, and the host would not be known where a line came to.
         own = (source.keys.beats, source.keys.workers, source.keys.seats)
-        places = source.keys.host("")
+        lapses = (source.keys.host(""), source.keys.host_line(""))
         async for keys in _keys_of(source):
             shared = []
             elsewhere: dict[Shard, list[str]] = {}
             for key in keys:
                 match = _OWN_KEY.match(key) or _EXECUTION_KEY.match(key)
                 if match is None:
-                    if key not in own and not key.startswith(places):
+                    if key not in own and not key.startswith(lapses):
                         shared.append(key)
                     continue
                 target = shards[shard_number(match[1], number)]
