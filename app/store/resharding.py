@@ -88,8 +88,8 @@ async def move(shards: Shards, number: int) -> Moved:
         for target in shards:  # what is given a number later has to get a higher one
             if int(await reply(target.redis.hget(target.keys.root, "serial")) or 0) < serial:
                 await reply(target.redis.hset(target.keys.root, "serial", str(serial)))
-        # Their members are no workspaces. Places at hosts lapse by themselves, and so do the lines for them: who
-        # waits in one asks again before, and the host would not be known where a line came to.
+        # Their members are no workspaces. Places at hosts lapse by themselves, and so do the lines for them:
+        # who waits in one asks again before, and where a line came to its host would not be known.
         own = (source.keys.beats, source.keys.workers, source.keys.seats)
         lapses = (source.keys.host(""), source.keys.host_line(""))
         async for keys in _keys_of(source):
