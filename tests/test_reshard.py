@@ -290,9 +290,7 @@ async def test_what_a_shard_counted_stays_counted_when_it_goes(redis_url: str, c
     await twos.aclose()
 
 
-async def test_places_at_hosts_and_lines_for_them_stay_where_they_lapse(
-    redis_url: str, clock: Clock
-) -> None:
+async def test_places_at_hosts_and_lines_for_them_stay_where_they_lapse(redis_url: str, clock: Clock) -> None:
     ones, threes = shards_of(redis_url, clock, 1), shards_of(redis_url, clock, 3)
     keys = ones.first.keys
     place, line = keys.host("hooks.example.com"), keys.host_line("hooks.example.com")
