@@ -14,7 +14,7 @@ import httpx
 import pytest
 from calls import ok
 from conftest import LOOPBACK, eventually
-from helpers import OK, Target
+from helpers import OK, Target, define
 from hypothesis import given
 from hypothesis import strategies as st
 from product import product
@@ -24,7 +24,7 @@ from app.config import Settings, load_settings, parse_numbers
 from app.errors import ConfigError, WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
 from app.main import create_app
-from app.store import Shard, Shards, connect, open_shards, workers
+from app.store import Shard, Shards, connect, fleet, open_shards, triggers, workers
 from lab.processes import redis_binary
 from lab.redis_servers import RedisServer
 from workers.account import Account
@@ -127,6 +127,49 @@ async def test_the_whole_product_runs_on_several_shards(redis_url: str) -> None:
         await ok(client.delete(f"/api/workspaces/{NAMES[0]}", params={"confirm": NAMES[0]}))
         assert (await ok(client.get("/api/audit")))["entries"][0]["workspace_id"] == NAMES[0]
         assert len((await ok(client.get("/api/workspaces")))["workspaces"]) == len(NAMES) - 1
+
+
+async def test_a_worker_that_serves_some_shards_leaves_the_others_to_others(redis_url: str) -> None:
+    shards = open_shards(settings_of(redis_url, 4))
+    await shards.verify()
+    served = {name for name in NAMES if shard_number(name, 4) in (0, 2)}
+
+    async def start(numbers: str) -> asyncio.subprocess.Process:
+        given = {"REDIS_URL": redis_url, "CRONSPACE_SHARDS": "4", "CRONSPACE_WORKER_SHARDS": numbers}
+        quiet = asyncio.subprocess.DEVNULL
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "app",
+            "worker",
+            env={**os.environ, "CRONSPACE_EGRESS_ALLOW": LOOPBACK, **given},
+            stdout=quiet,
+            stderr=quiet,
+        )
+
+    async with Target().running() as target:
+
+        def reached() -> set[str]:
+            return {one.path.removeprefix("/") for one in target.received}
+
+        for name in NAMES:
+            definition = define(EVERY_SECOND, url=f"{target.url}/{name}")
+            await triggers.replace(shards.of(name), name, [("t", definition)])
+        running = [await start("0,2")]
+        try:
+            await eventually(lambda: reached() == served and len(target.received) > 3 * len(served))
+            assert (await fleet.read(shards)).unserved == [1, 3]
+            running.append(await start("1,3"))
+            await eventually(lambda: reached() == set(NAMES))
+            assert (await fleet.read(shards)).unserved == []
+        finally:
+            for worker in running:
+                worker.terminate()
+            ended = [await worker.wait() for worker in running]
+        assert ended == [0, 0]
+        ids = [one.headers["webhook-id"] for one in target.received]
+        assert len(ids) == len(set(ids))
+    await shards.aclose()
 
 
 async def settled(client: httpx.AsyncClient) -> bool:
