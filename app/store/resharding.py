@@ -118,15 +118,19 @@ async def move(shards: Shards, number: int) -> Moved:
 async def _close(source: Shard, first: Shard) -> None:
     """Leave nothing of a shard that goes but what its witnesses remember, for when it comes back.
 
-    What it counted is counted in the first shard from now on, so that no counter of the fleet goes back.
+    What it counted is counted in the first shard from now on, so that no counter of the fleet goes back; a
+    move that is begun again finds noted that it is.
     """
-    totals = await reply(source.redis.hgetall(source.keys.totals))
-    async with first.redis.pipeline(transaction=False) as pipe:
-        for what, count in totals.items():
-            pipe.hincrby(first.keys.totals, what.decode(), int(count))
-        await pipe.execute()
-    keys = source.keys
+    keys, noted = source.keys, f"counted:{source.keys.tag}"
+    totals = await reply(source.redis.hgetall(keys.totals))
+    if not await reply(first.redis.hexists(DEPLOYMENT, noted)):
+        async with first.redis.pipeline(transaction=True) as pipe:
+            for what, count in totals.items():
+                pipe.hincrby(first.keys.totals, what.decode(), int(count))
+            pipe.hset(DEPLOYMENT, noted, "1")
+            await pipe.execute()
     await source.redis.unlink(keys.totals, keys.workers, keys.worker_facts, keys.seats)
+    await reply(first.redis.hdel(DEPLOYMENT, noted))
 
 
 async def _keys_of(shard: Shard) -> AsyncIterator[list[str]]:
