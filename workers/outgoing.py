@@ -103,7 +103,9 @@ class OutgoingCache:
                 Masker(values.values()) if values else str,
             )
         except Exception as error:  # one workspace's: the others go on
-            log.error("what the requests of %s go out with can't be read: %s", workspace, error)
+            log.error(
+                "what its requests go out with can't be read: %s", error, extra={"workspace": workspace}
+            )
             return Ready(self.usual.egress, fault=f"the workspace's secrets can't be read: {error}")
 
     def _policy_of(self, own: OwnEgress | None) -> Egress:
