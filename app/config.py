@@ -108,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_succeeded: Count = 100
     keep_failed: Count = 1000
     keep_days: Positive = 90
+    keep_timings_days: Positive = 90
     keep_slots: Count = 50
     keep_runs: Positive = 50
     keep_revisions: Positive = 20
@@ -267,6 +268,9 @@ HELP: dict[str, str] = {
     ),
     "keep_failed": "How many failed executions (dead letters) a workspace keeps",
     "keep_days": "How many days the daily counters are kept",
+    "keep_timings_days": (
+        "How many of these days have durations and latenesses, which take most of the ledger's memory"
+    ),
     "keep_slots": "How many of its last slots each trigger remembers",
     "keep_runs": "How many runs of exceptional slots the ledger keeps of each trigger",
     "keep_revisions": "How many revisions of its set each workspace keeps",
