@@ -29,7 +29,7 @@ from app import __version__
 from app.config import Settings
 from app.loops import Loop
 from app.models import State
-from app.store import Shard, queue, ticking, upkeep, workers
+from app.store import Shard, notifications, queue, ticking, upkeep, workers
 from app.store.memory import Memory
 from app.store.queue import Claimed, Ended
 from app.store.replicas import Replicas
@@ -50,7 +50,6 @@ log = logging.getLogger(__name__)
 
 _FINISH_BATCH = 200
 _JANITOR_SECONDS = 5.0
-_SILENCE_SECONDS = 10.0  # on the channel of notifications
 _LAST_FLUSH_SECONDS, _FLUSH_PAUSE_SECONDS = 1.5, 0.1
 _LAST_CALL_SECONDS = 0.5  # for a call to Redis that is under way when the worker stops
 
@@ -275,7 +274,7 @@ class Worker(arq.Worker):
         """Be woken when a place is free; others may have some now. Returns the seconds to sleep."""
         self._places.wake_when_free(self.claimer.wake)
         if self.duty.may_call():
-            await self._shard.call_workers()
+            await notifications.call_workers(self._shard)
         return self.settings.poll_seconds
 
     async def finish(self) -> float:
@@ -335,36 +334,22 @@ class Worker(arq.Worker):
 
     async def listen(self) -> float:
         """Wait for notifications; without them everything still happens, at the next poll."""
-        async with self._shard.redis.pubsub() as subscription:
-            await subscription.subscribe(self._shard.keys.wake)
-            silent = False
-            while True:
-                message = await subscription.get_message(
-                    ignore_subscribe_messages=True, timeout=_SILENCE_SECONDS
-                )
-                if message is None and silent:
-                    raise ConnectionError("no answer where notifications come from")
-                silent = message is None
-                if message is None:
-                    await subscription.ping()  # whether it is still there: a host that vanished says nothing
-                    continue
-                if message["type"] == "pong":
-                    continue
-                what, _, execution = message["data"].decode().partition(" ")
-                if what == "cancel":
-                    self.sender.abort(execution)
-                elif what == "more":
-                    self.claimer.wake()
-                elif not self.duty.is_on:
-                    continue
-                elif what == "replaced":
-                    self.ticker.wake()
-                    self.refiller.wake()
-                    self.janitor.wake()
-                elif what == "paced":
-                    self.ticker.wake()
-                else:
-                    self.claimer.wake()
+        async for what, execution in notifications.listen(self._shard):
+            if what == "cancel":
+                self.sender.abort(execution)
+            elif what == "more":
+                self.claimer.wake()
+            elif not self.duty.is_on:
+                continue
+            elif what == "replaced":
+                self.ticker.wake()
+                self.refiller.wake()
+                self.janitor.wake()
+            elif what == "paced":
+                self.ticker.wake()
+            else:
+                self.claimer.wake()
+        raise AssertionError("notifications do not end")
 
     async def report_health(self) -> float:
         """arq's health check: a line about this worker, under a key that expires; and our own heartbeat."""

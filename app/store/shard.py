@@ -157,10 +157,6 @@ class Shard:
         )
         return taken, later
 
-    async def call_workers(self) -> None:
-        """Wake every worker: there is more to claim than those on duty have places for."""
-        await self.redis.publish(self.keys.wake, "more")
-
     async def now_ms(self) -> int:
         """Redis's clock, in ms since the epoch."""
         if self._now is not None:
