@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import re
 from pathlib import Path
 
@@ -37,8 +38,13 @@ def layer_of(module: str) -> tuple[int, str] | None:
 
 
 def imports_of(path: Path) -> set[str]:
+    gc.disable()  # CPython 3.11 can raise SystemError for what is finalized while it makes a tree
+    try:
+        tree = ast.parse(path.read_text())
+    finally:
+        gc.enable()
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
