@@ -217,3 +217,4 @@ async def test_facts_of_the_server_are_there_where_config_is_refused(
     found = await server.look(make_shard())
     assert found.version[0] in "67"
     assert found.eviction == "noeviction"
+    assert 0 <= found.unsaved_seconds < 7200
