@@ -25,7 +25,7 @@ REDIS_SCHEMES = ("redis://", "rediss://", "unix://", *SENTINEL_SCHEMES, *CLUSTER
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings with their defaults; :data:`HELP` names and explains each."""
+    """All settings with their defaults; :data:`HELP` explains each, :func:`env_of` names it."""
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     redis_ca_file: str = ""
@@ -114,265 +114,175 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_revisions: Positive = 20
 
 
-HELP: dict[str, tuple[str, str]] = {
+HELP: dict[str, str] = {
     "redis_url": (
-        "REDIS_URL",
         "Redis: redis://[user:password@]host:port/db, rediss://… with TLS, or unix:///path?db=0; by Sentinel"
         " redis+sentinel://[user:password@]host:26379,host:26379/mymaster/db, where"
         " ?sentinel_username=…&sentinel_password=… are for the sentinels themselves; a Redis Cluster by some"
-        " of its nodes redis+cluster://[user:password@]host:port,host:port; both with rediss+… for TLS",
+        " of its nodes redis+cluster://[user:password@]host:port,host:port; both with rediss+… for TLS"
     ),
-    "redis_ca_file": (
-        "CRONSPACE_REDIS_CA_FILE",
-        "File of CA certificates for rediss://; empty: the system's",
-    ),
+    "redis_ca_file": "File of CA certificates for rediss://; empty: the system's",
     "redis_check_name": (
-        "CRONSPACE_REDIS_CHECK_NAME",
         "1: with TLS, Redis's certificate has to have the host name or address that is connected to; of a"
-        " cluster and of Sentinel the one that they announce. 0: any certificate of the authority will do",
+        " cluster and of Sentinel the one that they announce. 0: any certificate of the authority will do"
     ),
     "shards": (
-        "CRONSPACE_SHARDS",
         "Shards that workspaces are spread over, each with a hash tag of its own; the same in every process."
-        " `cronspace reshard` changes it where workspaces are stored",
+        " `cronspace reshard` changes it where workspaces are stored"
     ),
-    "worker_shards": (
-        "CRONSPACE_WORKER_SHARDS",
-        "Shards that a worker serves, such as 0-3,7; empty: all",
-    ),
+    "worker_shards": "Shards that a worker serves, such as 0-3,7; empty: all",
     "wait_replicas": (
-        "CRONSPACE_WAIT_REPLICAS",
-        "Replicas of Redis that have to have a change before the API acknowledges it; 0: none has to",
+        "Replicas of Redis that have to have a change before the API acknowledges it; 0: none has to"
     ),
-    "wait_replicas_seconds": (
-        "CRONSPACE_WAIT_REPLICAS_SECONDS",
-        "How long they are waited for; then the answer is 503, stored but not confirmed",
-    ),
-    "host": ("CRONSPACE_HOST", "Address that the API listens on; 0.0.0.0 for all"),
-    "port": ("PORT", "Port of the API; 0 takes a free one"),
-    "log_level": ("CRONSPACE_LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
-    "log_format": (
-        "CRONSPACE_LOG_FORMAT",
-        "json (an object a line), text, or auto: text in a terminal, json elsewhere",
-    ),
+    "wait_replicas_seconds": "How long they are waited for; then the answer is 503, stored but not confirmed",
+    "host": "Address that the API listens on; 0.0.0.0 for all",
+    "port": "Port of the API; 0 takes a free one",
+    "log_level": "DEBUG, INFO, WARNING, ERROR or CRITICAL",
+    "log_format": "json (an object a line), text, or auto: text in a terminal, json elsewhere",
     "statistics_seconds": (
-        "CRONSPACE_STATISTICS_SECONDS",
-        "How often a worker logs what it did (checks, executions, failures, last times); 0: never",
+        "How often a worker logs what it did (checks, executions, failures, last times); 0: never"
     ),
     "metrics": (
-        "CRONSPACE_METRICS",
         "Who may see /metrics of API and workers: public, authenticated (who may call the API and see all"
-        " workspaces; of a worker: API keys) or off",
+        " workspaces; of a worker: API keys) or off"
     ),
     "metrics_workspaces": (
-        "CRONSPACE_METRICS_WORKSPACES",
-        "How many workspaces, the first by id, have figures of their own in /metrics; 0: none",
+        "How many workspaces, the first by id, have figures of their own in /metrics; 0: none"
     ),
-    "traces": (
-        "CRONSPACE_TRACES",
-        "Export OpenTelemetry traces, as the OTEL_* variables say; needs `pip install cronspace[otel]`",
-    ),
-    "echo": ("CRONSPACE_ECHO", "Serve /echo, which answers with the request it got: a target to try things"),
+    "traces": "Export OpenTelemetry traces, as the OTEL_* variables say; needs `pip install cronspace[otel]`",
+    "echo": "Serve /echo, which answers with the request it got: a target to try things",
     "auth": (
-        "CRONSPACE_AUTH",
         "Who may call the API: tokens (API keys), jwt (JSON Web Tokens, and API keys), or none (everybody)."
-        " Has to be chosen for `cronspace api`; `cronspace dev` has none",
+        " Has to be chosen for `cronspace api`; `cronspace dev` has none"
     ),
     "auth_none_anywhere": (
-        "CRONSPACE_AUTH_NONE_ANYWHERE",
         "Let CRONSPACE_AUTH=none listen on other addresses than loopback: everybody who can reach them"
-        " may do everything",
+        " may do everything"
     ),
     "allowed_hosts": (
-        "CRONSPACE_ALLOWED_HOSTS",
         "Names, comma-separated, beside localhost and addresses, that the API may be called by with"
         " CRONSPACE_AUTH=none: cronspace.internal, .example.com (all below it), * (any, and then web pages"
-        " may read what it answers)",
+        " may read what it answers)"
     ),
     "admin_key": (
-        "CRONSPACE_ADMIN_KEY",
         "The first key: scope admin, all workspaces; at least 24 random characters, such as from"
-        " `openssl rand -hex 32`. Empty: there is none",
+        " `openssl rand -hex 32`. Empty: there is none"
     ),
-    "max_api_keys": ("CRONSPACE_MAX_API_KEYS", "API keys that there may be at once"),
+    "max_api_keys": "API keys that there may be at once",
     "key_cache_seconds": (
-        "CRONSPACE_KEY_CACHE_SECONDS",
-        "How long the other API processes may go on taking a key that was deleted; 0: ask Redis every time",
+        "How long the other API processes may go on taking a key that was deleted; 0: ask Redis every time"
     ),
-    "jwt_secret": (
-        "CRONSPACE_JWT_SECRET",
-        "Secret of HS256 tokens, at least 32 bytes; empty: none are taken",
-    ),
+    "jwt_secret": "Secret of HS256 tokens, at least 32 bytes; empty: none are taken",
     "jwt_jwks": (
-        "CRONSPACE_JWT_JWKS",
         "File or https:// URL of the JWK set that RS256 and ES256 tokens are checked with; empty: none are"
-        " taken",
+        " taken"
     ),
-    "jwt_issuer": ("CRONSPACE_JWT_ISSUER", "The `iss` that tokens have to have; required with a JWK set"),
-    "jwt_audience": ("CRONSPACE_JWT_AUDIENCE", "The `aud` that tokens have to have; required with a JWK set"),
-    "jwt_leeway_seconds": ("CRONSPACE_JWT_LEEWAY_SECONDS", "How far the issuer's clock and ours may differ"),
-    "jwt_workspaces_claim": (
-        "CRONSPACE_JWT_WORKSPACES_CLAIM",
-        "The claim with the caller's workspaces: a list of ids, or *",
-    ),
+    "jwt_issuer": "The `iss` that tokens have to have; required with a JWK set",
+    "jwt_audience": "The `aud` that tokens have to have; required with a JWK set",
+    "jwt_leeway_seconds": "How far the issuer's clock and ours may differ",
+    "jwt_workspaces_claim": "The claim with the caller's workspaces: a list of ids, or *",
     "jwt_scope_claim": (
-        "CRONSPACE_JWT_SCOPE_CLAIM",
-        "The claim with the caller's scope: read, operate, write or admin; other words in it are passed over",
+        "The claim with the caller's scope: read, operate, write or admin; other words in it are passed over"
     ),
-    "docs": (
-        "CRONSPACE_DOCS",
-        "Who may see /docs and /openapi.json: public, authenticated (who may call the API) or off",
-    ),
+    "docs": "Who may see /docs and /openapi.json: public, authenticated (who may call the API) or off",
     "trusted_proxies": (
-        "CRONSPACE_TRUSTED_PROXIES",
-        "Addresses and networks, comma-separated, of proxies whose X-Forwarded-For is believed",
+        "Addresses and networks, comma-separated, of proxies whose X-Forwarded-For is believed"
     ),
     "rate_limit_key": (
-        "CRONSPACE_RATE_LIMIT_KEY",
-        "Calls a minute of one API key (or token's subject; with no authentication, address); 0: no bound",
+        "Calls a minute of one API key (or token's subject; with no authentication, address); 0: no bound"
     ),
-    "rate_limit_workspace": (
-        "CRONSPACE_RATE_LIMIT_WORKSPACE",
-        "Calls a minute on one workspace, of all callers together; 0: no bound",
-    ),
-    "keep_audit": (
-        "CRONSPACE_KEEP_AUDIT",
-        "How many changes the audit of a workspace keeps, and that of what belongs to none; about",
-    ),
+    "rate_limit_workspace": "Calls a minute on one workspace, of all callers together; 0: no bound",
+    "keep_audit": "How many changes the audit of a workspace keeps, and that of what belongs to none; about",
     "encryption_keys": (
-        "CRONSPACE_ENCRYPTION_KEYS",
         "Keys, comma-separated, each base64 of 32 random bytes, such as from `openssl rand -base64 32`: the"
         " first encrypts URLs, header values, payloads and secrets in Redis, all decrypt. Empty: they are"
-        " stored as they are",
+        " stored as they are"
     ),
     "on_data_loss": (
-        "CRONSPACE_ON_DATA_LOSS",
         "What happens when Redis was emptied or rolled back: hold (nothing is fired until an admin resumes)"
-        " or continue",
+        " or continue"
     ),
     "data_loss_tolerance_seconds": (
-        "CRONSPACE_DATA_LOSS_TOLERANCE_SECONDS",
         "A shorter time that Redis lost is logged and recorded, and never holds firing: a failover or a crash"
-        " may lose the last second",
+        " may lose the last second"
     ),
     "max_clock_jump_seconds": (
-        "CRONSPACE_MAX_CLOCK_JUMP_SECONDS",
-        "A longer jump of Redis's clock holds firing until the clock is back or an admin resumes; 0: never",
+        "A longer jump of Redis's clock holds firing until the clock is back or an admin resumes; 0: never"
     ),
     "state_dir": (
-        "CRONSPACE_STATE_DIR",
         "Folder in which each host keeps what it saw of Redis last, so that a loss is noticed although every"
-        " process restarted; empty: in memory only",
+        " process restarted; empty: in memory only"
     ),
-    "worker_port": (
-        "CRONSPACE_WORKER_PORT",
-        "Port of a worker's /live, /ready and /metrics, at the address CRONSPACE_HOST; 0: none",
-    ),
-    "max_jobs": ("CRONSPACE_MAX_JOBS", "Requests at once in one worker"),
+    "worker_port": "Port of a worker's /live, /ready and /metrics, at the address CRONSPACE_HOST; 0: none",
+    "max_jobs": "Requests at once in one worker",
     "workers_on_duty": (
-        "CRONSPACE_WORKERS_ON_DUTY",
         "Workers that look for work all the time, for each shard; the others when there is more than these"
-        " have places for",
+        " have places for"
     ),
-    "max_concurrency": (
-        "CRONSPACE_MAX_CONCURRENCY",
-        "Executions at once of one workspace over all workers; 0: no bound",
-    ),
+    "max_concurrency": "Executions at once of one workspace over all workers; 0: no bound",
     "max_rate": (
-        "CRONSPACE_MAX_RATE",
         "Requests a second of one workspace over all workers, evenly spread; fractions such as 0.5 are fine;"
-        " 0: no bound",
+        " 0: no bound"
     ),
     "max_concurrency_per_host": (
-        "CRONSPACE_MAX_CONCURRENCY_PER_HOST",
         "Requests at once to one target host, of all workspaces and workers of a shard together; more wait."
-        " 0: no bound",
+        " 0: no bound"
     ),
-    "worker_name": (
-        "CRONSPACE_WORKER_NAME",
-        "Name in the records of attempts; empty: host name and process id",
-    ),
-    "lease_seconds": ("CRONSPACE_LEASE_SECONDS", "After this time a dead worker's executions are taken over"),
-    "grace_seconds": ("CRONSPACE_GRACE_SECONDS", "What running requests get to finish when a worker stops"),
-    "poll_seconds": ("CRONSPACE_POLL_SECONDS", "Longest sleep of a worker between two looks"),
-    "look_ahead_seconds": (
-        "CRONSPACE_LOOK_AHEAD_SECONDS",
-        "How far ahead slots are computed and held in Redis (two are held at least)",
-    ),
-    "start_deadline_seconds": (
-        "CRONSPACE_START_DEADLINE_SECONDS",
-        "A slot found later than this is recorded as missed instead of being sent",
-    ),
-    "fire_batch": ("CRONSPACE_FIRE_BATCH", "Slots that one call of the fire script handles"),
-    "claim_batch": ("CRONSPACE_CLAIM_BATCH", "Executions that one call of the claim script takes"),
+    "worker_name": "Name in the records of attempts; empty: host name and process id",
+    "lease_seconds": "After this time a dead worker's executions are taken over",
+    "grace_seconds": "What running requests get to finish when a worker stops",
+    "poll_seconds": "Longest sleep of a worker between two looks",
+    "look_ahead_seconds": "How far ahead slots are computed and held in Redis (two are held at least)",
+    "start_deadline_seconds": "A slot found later than this is recorded as missed instead of being sent",
+    "fire_batch": "Slots that one call of the fire script handles",
+    "claim_batch": "Executions that one call of the claim script takes",
     "max_backlog": (
-        "CRONSPACE_MAX_BACKLOG",
         "Executions that may wait for a place in one workspace, and (1,000 at least) for a time, as retries"
-        " do; more are skipped",
+        " do; more are skipped"
     ),
-    "max_takeovers": (
-        "CRONSPACE_MAX_TAKEOVERS",
-        "Workers that one execution may lose before it fails (a request that kills its worker)",
-    ),
-    "max_catch_up": (
-        "CRONSPACE_MAX_CATCH_UP",
-        "Missed slots that are caught up at most, of one trigger after an outage; the newest",
-    ),
-    "max_backfill": ("CRONSPACE_MAX_BACKFILL", "Executions that one backfill or bulk retry makes at most"),
+    "max_takeovers": "Workers that one execution may lose before it fails (a request that kills its worker)",
+    "max_catch_up": "Missed slots that are caught up at most, of one trigger after an outage; the newest",
+    "max_backfill": "Executions that one backfill or bulk retry makes at most",
     "egress_allow": (
-        "CRONSPACE_EGRESS_ALLOW",
         "Hosts and networks that requests may go to although their addresses are not public, comma-separated:"
-        " 10.0.0.0/8, hooks.internal, .svc.cluster.local (all below it), * (everything)",
+        " 10.0.0.0/8, hooks.internal, .svc.cluster.local (all below it), * (everything)"
     ),
-    "egress_deny": (
-        "CRONSPACE_EGRESS_DENY",
-        "Hosts and networks that no request may go to; *: all that the allow list does not name",
-    ),
-    "egress_ports": ("CRONSPACE_EGRESS_PORTS", "Ports that requests may go to, comma-separated; empty: all"),
-    "egress_ca_file": (
-        "CRONSPACE_EGRESS_CA_FILE",
-        "File of CA certificates that targets are held against; empty: the system's",
-    ),
-    "max_triggers": ("CRONSPACE_MAX_TRIGGERS", "Triggers that a workspace's set may hold"),
-    "max_workspaces": ("CRONSPACE_MAX_WORKSPACES", "Workspaces that there may be; 0: no bound"),
-    "max_secrets": ("CRONSPACE_MAX_SECRETS", "Named secrets that a workspace may have"),
-    "max_secret_bytes": ("CRONSPACE_MAX_SECRET_BYTES", "Largest value of a named secret"),
-    "max_body_bytes": ("CRONSPACE_MAX_BODY_BYTES", "Largest request body that the API reads"),
-    "max_head_bytes": ("CRONSPACE_MAX_HEAD_BYTES", "Largest URL and headers, together, that is read"),
-    "receive_seconds": (
-        "CRONSPACE_RECEIVE_SECONDS",
-        "How long the API waits for the head of a request, and then for its body",
-    ),
+    "egress_deny": "Hosts and networks that no request may go to; *: all that the allow list does not name",
+    "egress_ports": "Ports that requests may go to, comma-separated; empty: all",
+    "egress_ca_file": "File of CA certificates that targets are held against; empty: the system's",
+    "max_triggers": "Triggers that a workspace's set may hold",
+    "max_workspaces": "Workspaces that there may be; 0: no bound",
+    "max_secrets": "Named secrets that a workspace may have",
+    "max_secret_bytes": "Largest value of a named secret",
+    "max_body_bytes": "Largest request body that the API reads",
+    "max_head_bytes": "Largest URL and headers, together, that is read",
+    "receive_seconds": "How long the API waits for the head of a request, and then for its body",
     "confirm_delete_share": (
-        "CRONSPACE_CONFIRM_DELETE_SHARE",
-        "A replace that deletes more than this share of a set (0 to 1) needs ?confirm=true; 0: never",
+        "A replace that deletes more than this share of a set (0 to 1) needs ?confirm=true; 0: never"
     ),
-    "snippet_bytes": ("CRONSPACE_SNIPPET_BYTES", "What is kept of a target's response"),
-    "max_response_bytes": (
-        "CRONSPACE_MAX_RESPONSE_BYTES",
-        "What is read of a target's response before the connection is closed",
-    ),
-    "keep_succeeded_seconds": (
-        "CRONSPACE_KEEP_SUCCEEDED_SECONDS",
-        "How long succeeded, cancelled, skipped and missed executions are kept",
-    ),
+    "snippet_bytes": "What is kept of a target's response",
+    "max_response_bytes": "What is read of a target's response before the connection is closed",
+    "keep_succeeded_seconds": "How long succeeded, cancelled, skipped and missed executions are kept",
     "keep_succeeded": (
-        "CRONSPACE_KEEP_SUCCEEDED",
-        "How many succeeded, and how many cancelled, skipped and missed executions a workspace keeps",
+        "How many succeeded, and how many cancelled, skipped and missed executions a workspace keeps"
     ),
-    "keep_failed": ("CRONSPACE_KEEP_FAILED", "How many failed executions (dead letters) a workspace keeps"),
-    "keep_days": ("CRONSPACE_KEEP_DAYS", "How many days the daily counters are kept"),
+    "keep_failed": "How many failed executions (dead letters) a workspace keeps",
+    "keep_days": "How many days the daily counters are kept",
     "keep_timings_days": (
-        "CRONSPACE_KEEP_TIMINGS_DAYS",
-        "How many of these days have durations and latenesses, which take most of the ledger's memory",
+        "How many of these days have durations and latenesses, which take most of the ledger's memory"
     ),
-    "keep_slots": ("CRONSPACE_KEEP_SLOTS", "How many of its last slots each trigger remembers"),
-    "keep_runs": (
-        "CRONSPACE_KEEP_RUNS",
-        "How many runs of exceptional slots the ledger keeps of each trigger",
-    ),
-    "keep_revisions": ("CRONSPACE_KEEP_REVISIONS", "How many revisions of its set each workspace keeps"),
+    "keep_slots": "How many of its last slots each trigger remembers",
+    "keep_runs": "How many runs of exceptional slots the ledger keeps of each trigger",
+    "keep_revisions": "How many revisions of its set each workspace keeps",
 }
+
+
+def env_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return _UNPREFIXED.get(name, f"CRONSPACE_{name.upper()}")
+
+
+_UNPREFIXED = {"redis_url": "REDIS_URL", "port": "PORT"}  # platforms give them under these names
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 CHOICES = {
@@ -388,7 +298,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     """Read the environment; ``overrides`` win. Raises :class:`ConfigError` for what can't be used."""
     environ = os.environ if environ is None else environ
-    known = {env: name for name, (env, _) in HELP.items()}
+    known = {env_of(name): name for name in HELP}
     for env in environ:
         if env.startswith("CRONSPACE_") and env not in known and env not in RESERVED:
             raise ConfigError(f"unknown setting {env}: see .env.example for all of them")
@@ -405,7 +315,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     for name, choices in CHOICES.items():
         if getattr(settings, name) not in choices:
             shown = " or ".join(filter(None, choices))
-            raise ConfigError(f"{HELP[name][0]} is {getattr(settings, name)!r}: use {shown}")
+            raise ConfigError(f"{env_of(name)} is {getattr(settings, name)!r}: use {shown}")
     if not settings.redis_url.startswith(REDIS_SCHEMES):
         raise ConfigError(f"REDIS_URL must begin with one of {', '.join(REDIS_SCHEMES)}")
     for name, parse in (
@@ -418,7 +328,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         try:
             parse(getattr(settings, name))
         except ValueError as error:
-            raise ConfigError(f"{HELP[name][0]}: {error}") from error
+            raise ConfigError(f"{env_of(name)}: {error}") from error
     return settings
 
 
@@ -453,14 +363,3 @@ def _read(env: str, text: str, hint: Any) -> Any:
         return msgspec.convert(text, hint, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{env} is {text!r}: {error}") from error
-
-
-def env_example() -> str:
-    """The text of ``.env.example``."""
-    defaults = Settings()
-    lines = ["# Every setting with its default. Copy to .env and change what you need.", ""]
-    for name, (env, help) in HELP.items():
-        value = getattr(defaults, name)
-        shown = int(value) if isinstance(value, bool) else value
-        lines += [f"# {help}", f"{env}={shown}", ""]
-    return "\n".join(lines)

@@ -31,10 +31,11 @@ CronspaceError
     ├── RevisionConflict   412, somebody else changed the set first
     ├── IdempotencyConflict  422, the key was used for another call
     ├── TooManyRequests    429, a rate limit of the API
-    ├── NotConfirmed       503, the change is stored, but not on as many replicas as it has to be
-    ├── IssuerUnavailable  503, the keys that tokens are checked with can't be had
-    ├── SealError          503, a stored value can't be decrypted
-    └── StoreUnavailable   503, Redis can't be reached or refuses to write
+    └── Unavailable        503, try again
+        ├── NotConfirmed       the change is stored, but not on as many replicas as it has to be
+        ├── IssuerUnavailable  the keys that tokens are checked with can't be had
+        ├── SealError          a stored value can't be decrypted
+        └── StoreUnavailable   Redis can't be reached or refuses to write
 """
 
 from __future__ import annotations
@@ -337,41 +338,44 @@ class TooManyRequests(ApiError):
         self.headers = dict(headers)
 
 
-class IssuerUnavailable(ApiError):
+class Unavailable(ApiError):
+    """What a call needs can't be had at the moment; ``retry_after`` tells when to try again, in seconds.
+    Never raised itself.
+    """
+
+    status = 503
+    retry_after: ClassVar[int]
+    sends: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before trying again."}
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.headers = {"retry-after": str(self.retry_after)}
+
+
+class IssuerUnavailable(Unavailable):
     """The keys that tokens are checked with can't be fetched from their issuer; try again."""
 
-    status = 503
     code = "issuer_unavailable"
     title = "The issuer of tokens is not available"
-    sends: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before trying again."}
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.headers = {"retry-after": "5"}
+    retry_after = 5
 
 
-class SealError(ApiError):
+class SealError(Unavailable):
     """A stored value can't be decrypted: `CRONSPACE_ENCRYPTION_KEYS` lacks its key."""
 
-    status = 503
     code = "encryption_key_missing"
     title = "A stored value can't be decrypted"
-    sends: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before trying again."}
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.headers = {"retry-after": "60"}  # a person has to mend it
+    retry_after = 60  # a person has to mend it
 
 
-class NotConfirmed(ApiError):
+class NotConfirmed(Unavailable):
     """The change is stored and in force, but too few replicas of Redis have confirmed it, so that a failover
     may lose it.
     """
 
-    status = 503
     code = "not_confirmed"
     title = "Stored, not confirmed"
-    sends: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before trying again."}
+    retry_after = 5
 
     def __init__(self, cause: str) -> None:
         super().__init__(
@@ -379,17 +383,11 @@ class NotConfirmed(ApiError):
             " lose it. Look in a moment whether it is still there; a replace, or a call with the same"
             " idempotency key, can simply be repeated: what is stored is only confirmed then."
         )
-        self.headers = {"retry-after": "5"}
 
 
-class StoreUnavailable(ApiError):
+class StoreUnavailable(Unavailable):
     """Redis can't be reached or refuses to write; try again."""
 
-    status = 503
     code = "store_unavailable"
     title = "Redis is not available"
-    sends: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before trying again."}
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.headers = {"retry-after": "1"}
+    retry_after = 1

@@ -19,6 +19,7 @@ from lab.processes import LabError, Process
 KEPT = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec")
 KEPT_ALWAYS = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
 WORKERS = 3
+_NOTICED_SECONDS = 10.0
 _FAR_SECONDS = 3600
 _SETTLE_SECONDS = 45.0  # in which what was due has to have ended, after the last slot
 _TRACE = re.compile(r'"traceback":.*|^Traceback (?:.*\n)*', re.MULTILINE)
@@ -104,6 +105,15 @@ class Rig:
     def resume(self) -> None:
         """What an admin does when firing is held."""
         self.client.call("POST", "/system/resume").raise_for_status()
+
+    def wait_for_hold(self, kind: str) -> float:
+        """When the API said that firing is held for that; after a while without, now."""
+        deadline = time.monotonic() + _NOTICED_SECONDS
+        while time.monotonic() < deadline:
+            if [hold["kind"] for hold in self.client.get("/system")["holds"]] == [kind]:
+                break
+            time.sleep(0.05)
+        return time.time()
 
     def store_in_time(self, make: Callable[[int], list[Planned]]) -> list[Planned]:
         """Store what ``make`` gives for a first slot (s since the epoch), and that before it.

@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-from conftest import Clock, eventually
+from conftest import START, Clock, eventually
+from examples import ADMIN_KEY
 from helpers import Target, claim_all, define, failed, succeeded
 
+from app.auth.callers import Scope
+from app.auth.keys import ApiKey, new_key
 from app.main import create_app
 from app.models import Definition
-from app.store import Shard, Shards, queue, ticking, triggers
+from app.store import Shard, Shards, api_keys, queue, ticking, triggers
 from app.store.queue import Claimed
 
 ACME = "/api/workspaces/acme"
@@ -88,3 +91,30 @@ async def run_once(client: httpx.AsyncClient, workspace: str = "acme", **body: A
 
     execution: dict[str, Any] = await eventually(ended)
     return execution
+
+
+async def answers(client: httpx.AsyncClient, url: str) -> bool:
+    try:
+        return (await client.get(f"{url}/health")).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The headers of a call with a token."""
+    return {"authorization": f"Bearer {token}"}
+
+
+async def key_for(client: httpx.AsyncClient, scope: Scope, *reach: str) -> str:
+    """The text of a new key that the API made."""
+    body = {"name": f"{scope} of {reach}", "scope": scope, "workspaces": list(reach)}
+    made = await ok(client.post("/api/keys", json=body, headers=bearer(ADMIN_KEY)), 201)
+    return str(made["key"])
+
+
+async def store_key(shard: Shard, scope: Scope = "read", workspace: str = "acme") -> str:
+    """The text of a new API key that is stored."""
+    id_, text, digest = new_key()
+    key = ApiKey(id=id_, name="x", scope=scope, workspaces=(workspace,), digest=digest, created=START)
+    await api_keys.add(shard, key)
+    return text

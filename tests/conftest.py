@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import hypothesis
@@ -17,6 +19,7 @@ from app.config import Settings
 from app.store import Shard, connect
 from lab.machine import usable_cores
 from lab.redis_servers import DATABASES, RedisServer, redis_binaries
+from workers.transport import Transport
 
 LOOPBACK = "127.0.0.0/8"  # where the tests' targets are: CRONSPACE_EGRESS_ALLOW
 
@@ -41,6 +44,14 @@ START = 1_790_000_000_000  # 2026-09-21T14:13:20Z, a Monday
 @pytest.fixture(scope="session", params=sorted(redis_binaries()))
 def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """One server per test process and kind of binary."""
+    server = RedisServer(redis_binaries()[request.param])
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=sorted(redis_binaries()))
+def own_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server of the test's own, of each kind of binary, which it may kill, fill and configure."""
     server = RedisServer(redis_binaries()[request.param])
     yield server
     server.close()
@@ -74,6 +85,15 @@ class Clock:
         self.now += round(seconds * 1000)
 
 
+class Monotonic:
+    """A monotonic clock that is moved by hand, seconds."""
+
+    now = 5000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
 def clock() -> Clock:
     """A clock that stands still until it is moved."""
@@ -90,11 +110,11 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def make_shard(redis_url: str, clock: Clock) -> AsyncIterator[ShardFactory]:
-    """Shards on the test's database: ``make_shard(real_time=True, max_concurrency=3, …)``."""
+async def shard_at(clock: Clock) -> AsyncIterator[ShardFactory]:
+    """Shards by their Redis's URL: ``shard_at(url, real_time=True, max_concurrency=3, …)``."""
     made: list[Shard] = []
 
-    def make(real_time: bool = False, **given: Any) -> Shard:
+    def make(redis_url: str, real_time: bool = False, **given: Any) -> Shard:
         settings = Settings(**{"redis_url": redis_url, "egress_allow": LOOPBACK, **given})
         made.append(Shard(connect(settings), settings, now=None if real_time else clock))
         return made[-1]
@@ -105,9 +125,54 @@ async def make_shard(redis_url: str, clock: Clock) -> AsyncIterator[ShardFactory
 
 
 @pytest.fixture
+def make_shard(redis_url: str, shard_at: ShardFactory) -> ShardFactory:
+    """Shards on the test's database: ``make_shard(real_time=True, max_concurrency=3, …)``."""
+    return partial(shard_at, redis_url=redis_url)
+
+
+@pytest.fixture
 def shard(make_shard: ShardFactory) -> Shard:
     """A shard with the default settings, on the test's clock."""
     return make_shard()
+
+
+StartProcess = Callable[..., Awaitable[asyncio.subprocess.Process]]
+
+
+@pytest.fixture
+async def start_process(redis_url: str) -> AsyncIterator[StartProcess]:
+    """Starts processes on the test's database, ``start_process("worker", CRONSPACE_MAX_JOBS="3")``; none
+    outlives its test.
+    """
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start(
+        command: str, stdout: int | None = None, stderr: int | None = None, **environment: str
+    ) -> asyncio.subprocess.Process:
+        given = {"REDIS_URL": redis_url, "CRONSPACE_EGRESS_ALLOW": LOOPBACK, **environment}
+        started.append(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "app", command),
+                env={**os.environ, **given},
+                stdout=stdout,
+                stderr=stderr,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    """What sends requests; it outlives no test."""
+    transport = Transport(keep=4096, read_at_most=1_048_576, places=10)
+    yield transport
+    await transport.aclose()
 
 
 async def eventually(condition: Callable[[], Any], timeout: float = 15.0) -> Any:

@@ -6,25 +6,36 @@ A page has it between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.config import HELP, Settings, env_example
+from app.config import HELP, Settings, env_of
 from bench import scaling
 
 ROOT = Path(__file__).parents[1]
 
 
+def settings() -> Iterator[tuple[str, str, str]]:
+    """Every setting: its variable, its default as one writes it there, and what it means."""
+    for name, help in HELP.items():
+        value = getattr(Settings(), name)
+        yield env_of(name), str(int(value) if isinstance(value, bool) else value), help
+
+
+def env_example() -> str:
+    """The text of ``.env.example``."""
+    lines = ["# Every setting with its default. Copy to .env and change what you need.", ""]
+    for env, default, help in settings():
+        lines += [f"# {help}", f"{env}={default}", ""]
+    return "\n".join(lines)
+
+
 def settings_table() -> str:
-    """Every setting with its default and what it means."""
-    defaults = Settings()
+    """The same as a table."""
     lines = ["| setting | default | |", "|---|---|---|"]
-    for name, (env, help) in HELP.items():
-        value = getattr(defaults, name)
-        shown = int(value) if isinstance(value, bool) else value
-        default = "" if shown == "" else f"`{shown}`"
+    for env, default, help in settings():
         meaning = help.replace("|", "\\|")
-        lines.append(f"| `{env}` | {default} | {meaning} |")
+        lines.append(f"| `{env}` | {f'`{default}`' if default else ''} | {meaning} |")
     return "\n".join(lines)
 
 

@@ -9,11 +9,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
+from conftest import START
+
 from app.clock import day_of
 from app.keys import kind_of, split_execution_id
 from app.models import Attempt, Definition
-from app.store import Shard, executions, history, queue
+from app.store import Shard, executions, history, queue, workers
 from app.store.queue import Claimed, Ended
+from app.store.shard import reply
 from workers.transport import Transport
 from workers.worker import Worker
 
@@ -46,16 +49,34 @@ async def claim_all(shard: Shard, worker: str = "w", at_most: int = 100, number:
     return (await queue.claim(shard, worker, number, at_most)).executions
 
 
+async def open_ids(shard: Shard, workspace: str) -> set[str]:
+    """The ids of all executions that have not ended."""
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        for name in executions.OPEN_SETS:
+            pipe.zrange(shard.keys.of(workspace, name), 0, -1)
+        return {id_.decode() for ids in await pipe.execute() for id_ in ids}
+
+
+async def day_counts(shard: Shard, workspace: str, day: int) -> dict[str, history.Counted]:
+    """What was counted for each trigger on a day."""
+    counts: dict[str, history.Counted] = {}
+    for field, number in (await reply(shard.redis.hgetall(shard.keys.of(workspace, f"day:{day}")))).items():
+        trigger, what = field.decode().split(":", 1)
+        if trigger:
+            counts.setdefault(trigger, {})[what] = int(number)
+    return counts
+
+
 async def accounts_balance(shard: Shard, workspace: str, *days: int) -> Counter[str]:
     """Assert that due = final states + open for every trigger; returns the totals of the days."""
     totals: Counter[str] = Counter()
     still_open: Counter[tuple[str, int]] = Counter()
-    for id_ in await executions.open_ids(shard, workspace):
+    for id_ in await open_ids(shard, workspace):
         _, trigger, slot = split_execution_id(id_)
         if kind_of(id_) is None:
             still_open[trigger, day_of(slot)] += 1
     for day in days:
-        for trigger, counts in (await history.day_counts(shard, workspace, day)).items():
+        for trigger, counts in (await day_counts(shard, workspace, day)).items():
             final = sum(
                 n for what, n in counts.items() if what != "due" and not what.startswith("unscheduled")
             )
@@ -63,6 +84,24 @@ async def accounts_balance(shard: Shard, workspace: str, *days: int) -> Counter[
             totals.update(counts)
         totals["open"] += sum(number for (_, on), number in still_open.items() if on == day)
     return totals
+
+
+def in_seconds(moment: float) -> str:
+    """The six-field expression that fires once a day, at that second."""
+    when = time.gmtime(moment)
+    return f"{when.tm_sec} {when.tm_min} {when.tm_hour} * * *"
+
+
+async def today(shard: Shard) -> tuple[int, int]:
+    """The days to look at in an account: a test may run over midnight."""
+    day = day_of(await shard.now_ms())
+    return day - 1, day
+
+
+async def heartbeat(shard: Shard, name: str = "w", running: int = 0) -> None:
+    """A worker's sign of life."""
+    facts = workers.Facts(name=name, version="1.2.3", started=START, capacity=10, running=running)
+    await workers.note(shard, name, facts)
 
 
 @asynccontextmanager

@@ -6,12 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
-from calls import ACME, client_of, minutes, ok, refused, store_set
+from calls import ACME, bearer, client_of, key_for, minutes, ok, refused, store_set
 from conftest import Clock, ShardFactory
 from examples import ADMIN_KEY, BODIES, OPERATIONS, path_of
 from helpers import define
 
-from app.auth.callers import SCOPES, Scope
+from app.auth.callers import SCOPES
 from app.store import Shard, api_keys, catalog, workspaces
 
 pytestmark = pytest.mark.anyio
@@ -96,17 +96,6 @@ ORDER = [
     "read for all workspaces",
     "admin for all workspaces",
 ]
-
-
-async def key_for(client: httpx.AsyncClient, scope: Scope, *reach: str) -> str:
-    """The header of a new key."""
-    body = {"name": f"{scope} of {reach}", "scope": scope, "workspaces": list(reach)}
-    made = await ok(client.post("/api/keys", json=body, headers=bearer(ADMIN_KEY)), 201)
-    return str(made["key"])
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}"}
 
 
 def guarded(make_shard: ShardFactory, **settings: Any) -> Shard:

@@ -8,12 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from calls import client_of
 from conftest import Clock, ShardFactory
 from helpers import claim_all, failed, succeeded
 
 from app.config import Settings
-from app.main import create_app
-from app.store import Shard, Shards, connect, queue, ticking
+from app.store import Shard, connect, queue, ticking
 from lab.redis_servers import RedisServer, redis_binaries
 
 pytestmark = pytest.mark.anyio
@@ -36,13 +36,6 @@ TWO = {
     ]
 }
 PATH = "/api/workspaces/workspace-123/triggers"
-
-
-def client_of(shard: Shard, **settings: Any) -> httpx.AsyncClient:
-    app = create_app(shard.settings, Shards([shard]))
-    return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://localhost"
-    )
 
 
 @pytest.fixture
@@ -96,9 +89,7 @@ async def test_health_has_a_status_and_a_timestamp(client: httpx.AsyncClient) ->
     assert body["timestamp"].endswith("Z")
 
 
-async def test_credentials_are_masked_and_a_mask_keeps_what_is_stored(
-    client: httpx.AsyncClient, shard: Shard
-) -> None:
+async def test_credentials_are_masked_and_a_mask_keeps_what_is_stored(client: httpx.AsyncClient) -> None:
     await client.post(PATH, json=TWO)
     jobs = (await client.get(PATH)).json()["jobs"]
     assert jobs[0]["headers"] == {"Authorization": "********", "Content-Type": "application/json"}

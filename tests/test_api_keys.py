@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from calls import client_of, ok, refused
-from conftest import Clock, ShardFactory, eventually
+from calls import bearer, client_of, ok, refused
+from conftest import Clock, Monotonic, ShardFactory, eventually
 from examples import ADMIN_KEY
 
 from app.api import auth
@@ -14,23 +14,13 @@ from app.api.auth import KeyRing
 from app.auth import keys
 from app.auth.keys import ApiKey, digest_of, new_key, same_secret, split_key
 from app.clock import rfc3339
-from app.config import Settings
-from app.store import Shard, api_keys, connect
+from app.store import Shard, api_keys
 from lab.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
 ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
 WANTED = {"name": "CI of team a", "scope": "write", "workspaces": ["acme"]}
-
-
-class Monotonic:
-    """A monotonic clock that is moved by hand, seconds."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def stored(shard: Shard, **fields: int) -> tuple[str, str, str]:
@@ -41,10 +31,6 @@ async def stored(shard: Shard, **fields: int) -> tuple[str, str, str]:
     parts = split_key(text)
     assert parts is not None
     return *parts, text
-
-
-def bearer(text: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {text}"}
 
 
 async def test_a_key_is_shown_once_and_its_secret_is_nowhere_in_redis(
@@ -162,24 +148,20 @@ async def test_a_key_is_read_once_for_many_calls(shard: Shard) -> None:
     assert after - before < 10  # INFO itself, and what other tests of this server may do
 
 
-async def test_the_admin_key_and_cached_keys_go_on_while_redis_is_away(redis_server: RedisServer) -> None:
-    server = RedisServer(redis_server.command[0])
-    settings = Settings(redis_url=server.url(), auth="tokens", admin_key=ADMIN_KEY)
-    shard = Shard(connect(settings), settings)
-    try:
-        _, _, known = await stored(shard)
-        async with client_of(shard) as client:
-            path = "/api/cron/presets"  # needs nothing of Redis itself
-            await ok(client.get(path, headers=bearer(known)))
-            server.process.kill()
-            await ok(client.get(path, headers=ADMIN))
-            await ok(client.get(path, headers=bearer(known)))
-            await refused(client.get(path, headers=bearer(new_key()[1])), 503, "store_unavailable")
-            server.start()
-            await eventually(lambda: shard.redis.ping())
-    finally:
-        await shard.redis.aclose()
-        server.close()
+async def test_the_admin_key_and_cached_keys_go_on_while_redis_is_away(
+    shard_at: ShardFactory, own_redis: RedisServer
+) -> None:
+    shard = shard_at(own_redis.url(), real_time=True, auth="tokens", admin_key=ADMIN_KEY)
+    _, _, known = await stored(shard)
+    async with client_of(shard) as client:
+        path = "/api/cron/presets"  # needs nothing of Redis itself
+        await ok(client.get(path, headers=bearer(known)))
+        own_redis.process.kill()
+        await ok(client.get(path, headers=ADMIN))
+        await ok(client.get(path, headers=bearer(known)))
+        await refused(client.get(path, headers=bearer(new_key()[1])), 503, "store_unavailable")
+        own_redis.start()
+        await eventually(lambda: shard.redis.ping())
 
 
 @pytest.mark.parametrize(

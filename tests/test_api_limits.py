@@ -7,8 +7,7 @@ from calls import ACME, client_of, ok, refused
 from conftest import Clock, ShardFactory
 from examples import ADMIN_KEY
 
-from app.config import Settings
-from app.store import Shard, connect, rate_limits
+from app.store import Shard, rate_limits
 from app.store.rate_limits import Limit
 from lab.redis_servers import RedisServer
 
@@ -84,21 +83,15 @@ async def test_a_foreign_workspace_is_not_used_up_by_who_may_not_know_of_it(make
         await ok(client.get(PATH, headers=admin))
 
 
-async def test_while_redis_is_away_nothing_is_limited(redis_server: RedisServer) -> None:
-    server = RedisServer(redis_server.command[0])
-    settings = Settings(redis_url=server.url(), rate_limit_key=1)
-    shard = Shard(connect(settings), settings)
-    try:
-        async with client_of(shard) as client:
-            path = "/api/cron/presets"
+async def test_while_redis_is_away_nothing_is_limited(shard_at: ShardFactory, own_redis: RedisServer) -> None:
+    shard = shard_at(own_redis.url(), real_time=True, rate_limit_key=1)
+    async with client_of(shard) as client:
+        path = "/api/cron/presets"
+        await ok(client.get(path))
+        await refused(client.get(path), 429, "too_many_requests")
+        own_redis.process.kill()
+        for _ in range(3):
             await ok(client.get(path))
-            await refused(client.get(path), 429, "too_many_requests")
-            server.process.kill()
-            for _ in range(3):
-                await ok(client.get(path))
-    finally:
-        await shard.redis.aclose()
-        server.close()
 
 
 async def test_limits_leave_nothing_behind_and_a_clock_that_goes_back_locks_nobody_out(

@@ -171,7 +171,7 @@ async def test_erasing_a_workspace_removes_its_audit_and_is_told_in_the_general_
         assert not await guarded.redis.exists(guarded.keys.of("acme", "audit"))
 
 
-async def test_an_audit_is_read_in_pages_and_filtered(guarded: Shard, clock: Clock) -> None:
+async def test_an_audit_is_read_in_pages_and_filtered(guarded: Shard) -> None:
     await store_set(guarded, one="* * * * *")
     for number in range(25):
         for action in ("a", "b"):

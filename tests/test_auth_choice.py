@@ -10,13 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
+from calls import answers
 from conftest import eventually
 from examples import ADMIN_KEY
-from test_serve import answers, free_port
 
 from app.auth.rules import check
 from app.config import Settings, load_settings
 from app.errors import ConfigError
+from lab.processes import free_port
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,6 @@ server.
 from __future__ import annotations
 
 import asyncio
-import ssl
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import self_signed
 from helpers import OK, Target, define
 from names import NameServer, serving_names
 
@@ -439,27 +438,15 @@ async def test_a_blocked_request_is_not_retried_and_says_why(transport: Transpor
     assert ended.attempt.message == "the host 'loopback.test' is not allowed here: it has a loopback address"
 
 
-def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    key, file = folder / "key.pem", folder / "cert.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=DNS:loopback.test,IP:127.0.0.1"]
-    subprocess.run(
-        [*command, *names, "-keyout", str(key), "-out", str(file)], check=True, capture_output=True
-    )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(file, key)
-    return file, context
-
-
 async def test_a_ca_file_is_trusted_instead_of_the_systems(names: NameServer, tmp_path: Path) -> None:
-    file, context = certificate(tmp_path)
+    certificate = self_signed(tmp_path, "DNS:loopback.test,IP:127.0.0.1")
     trap = Trap()
-    server = await asyncio.start_server(trap.serve, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(trap.serve, "127.0.0.1", 0, ssl=certificate.context())
     port = server.sockets[0].getsockname()[1]
     for tls, hosts, wanted in (
         (None, ("loopback.test",), "tls"),
-        (tls_context(str(file)), ("loopback.test", "127.0.0.1"), ""),
-        (tls_context(str(file)), ("localhost",), "tls"),  # not a name of the certificate
+        (tls_context(str(certificate.file)), ("loopback.test", "127.0.0.1"), ""),
+        (tls_context(str(certificate.file)), ("localhost",), "tls"),  # not a name of the certificate
     ):
         transport = Transport(100, 1000, 10, tls=tls, resolver=Resolver((names.address,)))
         for host in hosts:

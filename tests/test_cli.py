@@ -149,7 +149,7 @@ async def test_what_is_held_is_shown_and_goes_on(make_shard: ShardFactory) -> No
         assert "Lost (emptied" in resumed.out
 
 
-async def test_without_an_api_there_is_one_line(make_shard: ShardFactory) -> None:
+async def test_without_an_api_there_is_one_line() -> None:
     environ = {**os.environ, "CRONSPACE_URL": "http://127.0.0.1:9"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "app", "system", env=environ, stderr=asyncio.subprocess.PIPE

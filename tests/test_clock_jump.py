@@ -6,11 +6,10 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 from calls import client_of, fire, ok, refused
-from conftest import LOOPBACK, Clock, ShardFactory, eventually
+from conftest import LOOPBACK, Clock, ShardFactory, StartProcess, eventually
 from examples import ONE
 from helpers import Target, accounts_balance, claim_all, failed, numbered
 
@@ -18,6 +17,7 @@ from app.clock import day_of
 from app.config import Settings
 from app.store import Shard, connect, executions, queue, ticking, triggers, upkeep, witness
 from app.store.memory import Memory
+from lab import faketime
 
 pytestmark = pytest.mark.anyio
 
@@ -282,47 +282,33 @@ async def test_changes_wait_until_the_clock_is_right(process: NewProcess, time: 
         await ok(client.post("/api/workspaces/acme/triggers", json={"triggers": [ONE]}))
 
 
-def faketime_library() -> str | None:
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    return str(found[0]) if found else None
-
-
-@pytest.mark.skipif(faketime_library() is None, reason="libfaketime is not installed")
+@pytest.mark.skipif(faketime.library() is None, reason="libfaketime is not installed")
 @pytest.mark.parametrize("offset", ["+10m", "-10m"])
 async def test_a_workers_own_clock_ten_minutes_wrong_changes_nothing(
-    make_shard: ShardFactory, redis_url: str, offset: str
+    make_shard: ShardFactory, start_process: StartProcess, offset: str
 ) -> None:
     shard = make_shard(real_time=True)
-    environment = {
-        **os.environ,
-        "REDIS_URL": redis_url,
-        "CRONSPACE_EGRESS_ALLOW": LOOPBACK,
-        "LD_PRELOAD": faketime_library() or "",
-        "FAKETIME": offset,
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
+    wrong = faketime.faked(FAKETIME=offset)
     told = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         "import time; print(time.time())",
-        env=environment,
+        env={**os.environ, **wrong},
         stdout=asyncio.subprocess.PIPE,
     )
     wall = float((await told.communicate())[0])
     assert 500 < abs(wall - (await shard.now_ms()) / 1000) < 700
     async with Target().running() as target:
-        worker = await asyncio.create_subprocess_exec(sys.executable, "-m", "app", "worker", env=environment)
+        worker = await start_process("worker", **wrong)
 
         async def works() -> bool:
             return (await witness.status(shard)).worker_seen is not None
 
-        try:
-            await eventually(works)
-            await triggers.replace(shard, "acme", numbered(2, "* * * * * *", url=target.url))
-            await eventually(lambda: len(target.received) >= 8)
-        finally:
-            worker.terminate()
-            await worker.wait()
+        await eventually(works)
+        await triggers.replace(shard, "acme", numbered(2, "* * * * * *", url=target.url))
+        await eventually(lambda: len(target.received) >= 8)
+        worker.terminate()
+        await worker.wait()
         ids = [request.headers["webhook-id"] for request in target.received]
         slots = sorted(int(id_.rsplit(":", 1)[1]) for id_ in ids if ":0:" in id_)
         assert slots == list(range(slots[0], slots[-1] + 1000, 1000))  # no burst, no gap

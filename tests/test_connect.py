@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
+from certificates import self_signed
 from helpers import numbered
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -42,15 +42,7 @@ async def test_user_password_and_database() -> None:
 
 @pytest.mark.skipif("system" not in redis_binaries(), reason="the embedded Redis is built without TLS")
 async def test_tls_with_a_ca_file(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "ca.pem"
-    subprocess.run(  # noqa: ASYNC221 - before anything else runs
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    certificate, key = self_signed(tmp_path)
     port = free_port()
     tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
     server = RedisServer(

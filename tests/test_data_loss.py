@@ -3,55 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from calls import client_of, fire, ok
-from conftest import LOOPBACK, Clock, ShardFactory, eventually
-from helpers import Target, accounts_balance, claim_all, define, numbered, succeeded
-from test_worker import worker_running
+from conftest import Clock, ShardFactory, eventually
+from helpers import Target, accounts_balance, claim_all, define, numbered, succeeded, worker_running
+from samples import at, samples
 
+from app.api import scrape
 from app.clock import day_of
-from app.config import Settings
 from app.main import create_app
-from app.store import Shard, Shards, connect, executions, queue, ticking, triggers, witness
+from app.store import Shard, Shards, executions, queue, ticking, triggers, witness
 from app.store.memory import Memory
 from app.witness import Remembered
-from lab.redis_servers import RedisServer, redis_binaries
+from lab.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
 EVERY_TEN_SECONDS = "*/10 * * * * *"
 
 
-@pytest.fixture(params=sorted(redis_binaries()))
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A server of the test's own, which it may kill."""
-    server = RedisServer(redis_binaries()[request.param])
-    yield server
-    server.close()
-
-
-NewProcess = Callable[..., Shard]
-
-
 @pytest.fixture
-async def process(server: RedisServer, clock: Clock) -> AsyncIterator[NewProcess]:
-    """Shards on that server: each stands for a process with what it saw."""
-    made: list[Shard] = []
-
-    def new(**given: Any) -> Shard:
-        settings = Settings(**{"redis_url": server.url(), "egress_allow": LOOPBACK, **given})
-        made.append(Shard(connect(settings), settings, now=clock))
-        return made[-1]
-
-    yield new
-    for one in made:
-        await one.redis.aclose()
+def process(own_redis: RedisServer, shard_at: ShardFactory) -> ShardFactory:
+    """Shards on the test's own server: each stands for a process with what it saw."""
+    return partial(shard_at, redis_url=own_redis.url())
 
 
 async def restart_with_dump(server: RedisServer) -> None:
@@ -127,7 +108,7 @@ async def test_with_continue_a_loss_is_recorded_and_firing_goes_on(
     assert (status.firing, [one.held for one in status.losses]) == (True, [False])
 
 
-async def send_and_save(process: NewProcess, clock: Clock) -> list[str]:
+async def send_and_save(process: ShardFactory, clock: Clock) -> list[str]:
     """A worker sends for a while; what Redis would come back with is thirty seconds old. The ids since."""
     worker = process()
     await triggers.replace(
@@ -144,13 +125,13 @@ async def send_and_save(process: NewProcess, clock: Clock) -> list[str]:
 
 
 async def test_a_rolled_back_redis_sends_again_what_may_be_and_tells_the_rest(
-    server: RedisServer, process: NewProcess, clock: Clock
+    own_redis: RedisServer, process: ShardFactory, clock: Clock
 ) -> None:
     worker = process()
     lost = await send_and_save(lambda: worker, clock)
     assert len(lost) == 6
     saved = clock.now - 30_000
-    await restart_with_dump(server)
+    await restart_with_dump(own_redis)
     clock.advance(1)
     assert (await ticking.fire_due(worker)).handled == 0
     assert await holds(worker) == ["data_loss"]
@@ -171,7 +152,7 @@ async def test_a_rolled_back_redis_sends_again_what_may_be_and_tells_the_rest(
 
 
 async def test_what_is_sent_at_most_once_and_was_open_before_a_rollback_is_not_sent_again(
-    server: RedisServer, process: NewProcess, clock: Clock
+    own_redis: RedisServer, process: ShardFactory, clock: Clock
 ) -> None:
     worker = process()
     for name, delivery in (("once", "at_most_once"), ("least", "at_least_once")):
@@ -181,7 +162,7 @@ async def test_what_is_sent_at_most_once_and_was_open_before_a_rollback_is_not_s
     await worker.redis.save()
     sent = await live(worker, clock, 15)
     assert len(sent) == 2
-    await restart_with_dump(server)
+    await restart_with_dump(own_redis)
     await ticking.fire_due(worker)
     await witness.resume(worker)
     again = await live(worker, clock, 5)
@@ -191,7 +172,7 @@ async def test_what_is_sent_at_most_once_and_was_open_before_a_rollback_is_not_s
 
 
 async def test_what_its_own_worker_sent_at_most_once_in_the_lost_time_does_not_come_back_to_it(
-    server: RedisServer, process: NewProcess, clock: Clock
+    own_redis: RedisServer, process: ShardFactory, clock: Clock
 ) -> None:
     worker = process(lease_seconds=15)
     for name, delivery in (("once", "at_most_once"), ("least", "at_least_once")):
@@ -204,9 +185,8 @@ async def test_what_its_own_worker_sent_at_most_once_in_the_lost_time_does_not_c
     clock.advance(2)
     await queue.finish(worker, [succeeded(one, clock.now) for one in claimed])
     await witness.watch(worker)
-    await restart_with_dump(
-        server
-    )  # a loss that holds nothing: both are this worker's again, under its lease
+    # A loss that holds nothing: both are this worker's again, under its lease.
+    await restart_with_dump(own_redis)
     again = []
     for number in range(2, 10):
         clock.advance(5)
@@ -217,7 +197,7 @@ async def test_what_its_own_worker_sent_at_most_once_in_the_lost_time_does_not_c
 
 
 async def test_what_its_own_worker_still_sends_at_most_once_after_a_loss_is_its_to_report(
-    server: RedisServer, process: NewProcess, clock: Clock
+    own_redis: RedisServer, process: ShardFactory, clock: Clock
 ) -> None:
     worker = process(lease_seconds=15)
     await triggers.replace(worker, "acme", [("0", define(delivery="at_most_once"))])
@@ -227,7 +207,7 @@ async def test_what_its_own_worker_still_sends_at_most_once_after_a_loss_is_its_
     await worker.redis.save()
     clock.advance(2)
     await witness.watch(worker)
-    await restart_with_dump(server)
+    await restart_with_dump(own_redis)
     clock.advance(20)  # Redis was away for longer than the lease
     assert await claim_all(worker, number=2) == []
     assert await queue.renew(worker, {sending.id: sending.token}) == set()
@@ -237,7 +217,7 @@ async def test_what_its_own_worker_still_sends_at_most_once_after_a_loss_is_its_
 
 
 async def test_a_slot_that_was_overdue_when_a_loss_began_is_not_sent_again_at_most_once(
-    server: RedisServer, process: NewProcess, clock: Clock
+    own_redis: RedisServer, process: ShardFactory, clock: Clock
 ) -> None:
     worker = process()
     await triggers.replace(worker, "acme", [("0", define(delivery="at_most_once"))])
@@ -247,7 +227,7 @@ async def test_a_slot_that_was_overdue_when_a_loss_began_is_not_sent_again_at_mo
     await witness.watch(worker)  # the slot is due, and nobody has come to fire it
     await worker.redis.save()
     assert len(await live(worker, clock, 1)) == 1
-    await restart_with_dump(server)
+    await restart_with_dump(own_redis)
     assert await live(worker, clock, 3) == []
     totals = await accounts_balance(worker, "acme", day_of(clock.now))
     assert totals["missed:data_loss"] == 1
@@ -259,7 +239,7 @@ def remembered(folder: Path) -> Remembered:
 
 
 async def test_what_others_sent_at_most_once_since_a_process_looked_last_is_not_sent_again(
-    server: RedisServer, process: NewProcess, clock: Clock, tmp_path: Path
+    own_redis: RedisServer, process: ShardFactory, clock: Clock, tmp_path: Path
 ) -> None:
     """It rests, and looked some seconds ago; or all that it knows is what others had written down."""
     worker, resting = process(), process(state_dir=str(tmp_path))
@@ -273,7 +253,7 @@ async def test_what_others_sent_at_most_once_since_a_process_looked_last_is_not_
         lost += await live(worker, clock, 2)
     assert remembered(tmp_path).at == clock.now - 2000  # what it saw last, not some rounds before
     for knows in (resting, process(state_dir=str(tmp_path))):
-        await restart_with_dump(server)
+        await restart_with_dump(own_redis)
         Memory(knows).recall()
         clock.advance(1)
         assert not set(lost) & set(await live(knows, clock, 3))
@@ -281,7 +261,7 @@ async def test_what_others_sent_at_most_once_since_a_process_looked_last_is_not_
 
 
 async def test_lost_slots_that_are_found_too_late_are_told_so(
-    server: RedisServer, process: NewProcess, clock: Clock
+    own_redis: RedisServer, process: ShardFactory, clock: Clock
 ) -> None:
     worker = process()
     await triggers.replace(worker, "acme", numbered(1, catch_up_missed="latest"))
@@ -291,7 +271,7 @@ async def test_lost_slots_that_are_found_too_late_are_told_so(
     for _ in range(20):
         clock.advance(30)
         await live(worker, clock, 1)
-    await restart_with_dump(server)
+    await restart_with_dump(own_redis)
     clock.advance(600)
     await ticking.fire_due(worker)
     await ticking.refill(worker)  # nothing is judged while firing is held
@@ -306,12 +286,12 @@ async def test_lost_slots_that_are_found_too_late_are_told_so(
 
 
 async def test_a_loss_is_noticed_although_every_worker_restarted(
-    server: RedisServer, process: NewProcess, clock: Clock, tmp_path: Path
+    own_redis: RedisServer, process: ShardFactory, clock: Clock, tmp_path: Path
 ) -> None:
     worker = process(state_dir=str(tmp_path / "state"))
     await send_and_save(lambda: worker, clock)
     Memory(worker).save()
-    await restart_with_dump(server)
+    await restart_with_dump(own_redis)
     clock.advance(5)
     await ticking.fire_due(process())  # one that knows nothing goes first
     successor = process(state_dir=str(tmp_path / "state"))
@@ -320,7 +300,7 @@ async def test_a_loss_is_noticed_although_every_worker_restarted(
     assert await holds(successor) == ["data_loss"]
     (file,) = (tmp_path / "state").iterdir()
     assert (await witness.status(successor)).losses[0].since > 0
-    elsewhere = process(state_dir=str(tmp_path / "state"), redis_url=server.url(3))
+    elsewhere = process(state_dir=str(tmp_path / "state"), redis_url=own_redis.url(3))
     Memory(elsewhere).recall()
     await ticking.fire_due(elsewhere)
     assert await holds(elsewhere) == []  # another database is no loss
@@ -372,7 +352,7 @@ async def api_running(shard: Shard) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("how", ["emptied", "rolled_back"])
 async def test_the_api_notices_a_loss_that_no_worker_saw(
-    server: RedisServer, process: NewProcess, clock: Clock, how: str
+    own_redis: RedisServer, process: ShardFactory, clock: Clock, how: str
 ) -> None:
     api = process()
     async with api_running(api):
@@ -382,7 +362,7 @@ async def test_the_api_notices_a_loss_that_no_worker_saw(
             return bool(api.witness.testify().at == clock.now)
 
         await eventually(has_looked)
-        await restart_with_dump(server)
+        await restart_with_dump(own_redis)
         if how == "emptied":
             await process().redis.flushdb()
         clock.advance(20)
@@ -398,7 +378,7 @@ async def test_the_api_notices_a_loss_that_no_worker_saw(
 
 
 async def test_a_loss_within_the_tolerance_is_told_and_holds_nothing(
-    server: RedisServer, process: NewProcess, clock: Clock, caplog: pytest.LogCaptureFixture
+    own_redis: RedisServer, process: ShardFactory, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = process()
     await triggers.replace(
@@ -410,7 +390,7 @@ async def test_a_loss_within_the_tolerance_is_told_and_holds_nothing(
     await worker.redis.save()
     lost = await live(worker, clock, 6)
     assert len(lost) == 2
-    await restart_with_dump(server)
+    await restart_with_dump(own_redis)
     sent = await live(worker, clock, 1)
     assert {id_ for id_ in lost if ":0:" in id_} <= set(sent)
     assert not {id_ for id_ in lost if ":1:" in id_} & set(sent)
@@ -486,13 +466,13 @@ async def test_the_system_call_tells_and_resumes_and_the_audit_knows(
         assert "emptied" in entry["before"]["holds"][0]
 
 
-async def told_to_prometheus(client: httpx.AsyncClient) -> tuple[float, ...]:
+async def told_to_prometheus(client: httpx.AsyncClient) -> tuple[float | None, ...]:
     """Shards that are held for a loss and for a jump of the clock, and when the last loss was noticed."""
     found = samples((await client.get("/metrics")).text)
     return (
-        at(found, "cronspace_shards_held", kind="data_loss"),
-        at(found, "cronspace_shards_held", kind="clock_jump"),
-        at(found, "cronspace_last_data_loss_timestamp_seconds"),
+        at(found, "shards_held", kind="data_loss"),
+        at(found, "shards_held", kind="clock_jump"),
+        at(found, "last_data_loss_timestamp_seconds"),
     )
 
 

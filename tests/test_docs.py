@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.openapi import document_of
 from app.clock import from_ms, parse_moment
-from app.config import HELP, RESERVED
+from app.config import HELP, RESERVED, env_of
 from app.declared.inputs import TriggerInput
 from app.main import NOUNS, create_app
 from app.schedule import schedule_of
@@ -203,7 +203,7 @@ def test_every_field_and_setting_of_a_page_is_there_and_every_field_is_on_a_page
     text = "".join(prose_of(page) for page in PAGES)
     missing = {name for name in TriggerInput.__struct_fields__ if f"`{name}`" not in text}
     assert not missing
-    settings = {env for env, _ in HELP.values()} | RESERVED
+    settings = {env_of(name) for name in HELP} | RESERVED
     assert set(re.findall(r"\bCRONSPACE_[A-Z_]+\b", text)) <= settings
 
 

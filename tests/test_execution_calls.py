@@ -17,11 +17,11 @@ from helpers import (
     claim_all,
     define,
     failed,
+    in_seconds,
     numbered,
     succeeded,
     worker_running,
 )
-from test_worker import in_seconds
 
 from app.clock import day_of, rfc3339
 from app.store import Shard, orders, queue, triggers

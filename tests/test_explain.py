@@ -42,7 +42,7 @@ async def only(shard: Shard, at: int | None = None, trigger: str = "a") -> dict[
     return finding
 
 
-async def test_a_new_trigger_says_when_it_will_run(shard: Shard, clock: Clock) -> None:
+async def test_a_new_trigger_says_when_it_will_run(shard: Shard) -> None:
     await store_set(shard, a=define(timezone="Europe/Berlin"))
     await fire(shard)
     found = await told(shard)
@@ -120,7 +120,7 @@ async def test_finished_schedules_say_why(shard: Shard, clock: Clock) -> None:
         assert words in found[0]["message"]
 
 
-async def test_a_schedule_that_cannot_be_computed_says_so(shard: Shard, clock: Clock) -> None:
+async def test_a_schedule_that_cannot_be_computed_says_so(shard: Shard) -> None:
     await store_set(shard, a="* * * * *")
     await fire(shard)
     await shard.redis.hset(shard.keys.of("acme", "errors"), "a", "the zone is unknown")

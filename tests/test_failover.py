@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 from calls import ACME, client_of, ok, refused
-from conftest import LOOPBACK, eventually
+from conftest import ShardFactory, eventually
 from helpers import Target, define, numbered, worker_running
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.config import Settings
 from app.errors import ConfigError, NotConfirmed
 from app.main import NOUNS
-from app.store import Shard, connect, triggers
+from app.store import connect, triggers
 from app.store.connection import parse_sentinel_url
 from app.store.replicas import Replicas
 from lab.redis_servers import Replicated, redis_binaries
@@ -26,22 +27,10 @@ pytestmark = pytest.mark.anyio
 SET = {"triggers": [{"id": "t", "cron": "0 0 1 1 *", "url": "http://127.0.0.1:9/x", "method": "POST"}]}
 
 
-ShardAt = Callable[..., Shard]
-
-
 @pytest.fixture
-async def shard_at() -> AsyncIterator[ShardAt]:
-    """Makes shards by their Redis's URL; they are closed at the end."""
-    made: list[Shard] = []
-
-    def make(url: str, **given: Any) -> Shard:
-        settings = Settings(**{"redis_url": url, "egress_allow": LOOPBACK, "lease_seconds": 2, **given})
-        made.append(Shard(connect(settings), settings))
-        return made[-1]
-
-    yield make
-    for shard in made:
-        await shard.redis.aclose()
+def live_at(shard_at: ShardFactory) -> ShardFactory:
+    """Shards by their Redis's URL, on its own clock, with a short lease."""
+    return partial(shard_at, real_time=True, lease_seconds=2)
 
 
 @pytest.fixture
@@ -59,12 +48,12 @@ def replicated(undo: ExitStack, *args: int, **given: Any) -> Replicated:
 
 @pytest.mark.parametrize("binary", redis_binaries().values(), ids=redis_binaries())
 async def test_after_a_sentinel_failover_everything_goes_on_by_itself(
-    shard_at: ShardAt, undo: ExitStack, binary: str
+    live_at: ShardFactory, undo: ExitStack, binary: str
 ) -> None:
     servers = replicated(undo, 2, 3, binary=binary)
     first = servers.primary
-    shard = shard_at(servers.url(3), wait_replicas=1)
-    working = shard_at(servers.url(3))
+    shard = live_at(servers.url(3), wait_replicas=1)
+    working = live_at(servers.url(3))
     every_second = {**SET["triggers"][0], "cron": "* * * * * *"}
     async with Target().running() as target, worker_running(working) as worker, client_of(shard) as client:
         wanted = {"triggers": [{**every_second, "url": target.url}]}
@@ -89,11 +78,11 @@ async def test_after_a_sentinel_failover_everything_goes_on_by_itself(
 
 @pytest.mark.parametrize("binary", redis_binaries().values(), ids=redis_binaries())
 async def test_a_primary_that_was_demoted_is_left_for_the_new_one(
-    shard_at: ShardAt, undo: ExitStack, binary: str
+    live_at: ShardFactory, undo: ExitStack, binary: str
 ) -> None:
     """Where Redis has one name for the primary, which leads elsewhere after a failover."""
     servers = replicated(undo, 1, binary=binary)
-    shard = shard_at(servers.url())
+    shard = live_at(servers.url())
     await triggers.replace(shard, "acme", numbered(1))
     with servers.servers[0].client as admin:
         before = {one["id"] for one in admin.client_list("normal")}
@@ -107,10 +96,10 @@ async def test_a_primary_that_was_demoted_is_left_for_the_new_one(
 
 
 async def test_what_too_few_replicas_have_is_stored_and_not_confirmed(
-    shard_at: ShardAt, undo: ExitStack
+    live_at: ShardFactory, undo: ExitStack
 ) -> None:
     servers = replicated(undo, 2)
-    shard = shard_at(servers.url(), wait_replicas=1, wait_replicas_seconds=0.3)
+    shard = live_at(servers.url(), wait_replicas=1, wait_replicas_seconds=0.3)
     path = f"{ACME}/triggers"
     async with client_of(shard) as client:
         await ok(client.put(path, json=SET))
@@ -136,7 +125,7 @@ async def test_what_too_few_replicas_have_is_stored_and_not_confirmed(
         servers.servers[0].process.kill()
         servers.servers[2].process.resume()
         servers.promote(1)
-    survivor = shard_at(f"redis://127.0.0.1:{servers.servers[1].port}/0")
+    survivor = live_at(f"redis://127.0.0.1:{servers.servers[1].port}/0")
     async with client_of(survivor) as client:
         assert (await ok(client.get(path)))["count"] == 2
 
@@ -154,9 +143,9 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_every_kind_of_change_is_confirmed(shard_at: ShardAt, redis_url: str, name: str) -> None:
+async def test_every_kind_of_change_is_confirmed(live_at: ShardFactory, redis_url: str, name: str) -> None:
     """Here by no replica at all: each is refused, and each is done."""
-    loose, strict = shard_at(redis_url), shard_at(redis_url, wait_replicas=1, wait_replicas_seconds=0.01)
+    loose, strict = live_at(redis_url), live_at(redis_url, wait_replicas=1, wait_replicas_seconds=0.01)
     operation = next(one for noun in NOUNS for one in noun.operations if one.name == name)
     assert NotConfirmed in operation.errors
     method, path, body = CALLS[name]
@@ -177,17 +166,17 @@ def test_whatever_changes_something_tells_that_it_may_be_unconfirmed() -> None:
 
 
 async def test_a_failover_between_a_write_and_its_confirmation_is_noticed(
-    shard_at: ShardAt, undo: ExitStack
+    live_at: ShardFactory, undo: ExitStack
 ) -> None:
     """The new primary's replicas agree with it, but it may know nothing of the write."""
     servers = replicated(undo, 2)
-    shard = shard_at(servers.url(), wait_replicas=1)
+    shard = live_at(servers.url(), wait_replicas=1)
     replicas = Replicas(shard)
     since = await replicas.history()
     await triggers.replace(shard, "acme", numbered(1))
     assert await replicas.confirm(since, 2) == ""
     servers.promote(1)
-    after = shard_at(f"redis://127.0.0.1:{servers.servers[1].port}/0", wait_replicas=1)
+    after = live_at(f"redis://127.0.0.1:{servers.servers[1].port}/0", wait_replicas=1)
     moved = Replicas(after)
     with servers.servers[1].client as client:
         await eventually(lambda: client.info("replication").get("slave1", {}).get("state") == "online")
@@ -196,10 +185,10 @@ async def test_a_failover_between_a_write_and_its_confirmation_is_noticed(
 
 
 async def test_what_is_sent_at_most_once_waits_until_a_replica_has_its_claim(
-    shard_at: ShardAt, undo: ExitStack
+    live_at: ShardFactory, undo: ExitStack
 ) -> None:
     servers = replicated(undo, 1)
-    shard = shard_at(servers.url(), wait_replicas_seconds=0.2)
+    shard = live_at(servers.url(), wait_replicas_seconds=0.2)
     async with Target().running() as target, worker_running(shard) as worker:
         await eventually(lambda: worker._replicas.connected == 1)
         servers.servers[1].process.suspend()

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 from conftest import START, Clock, ShardFactory
-from helpers import accounts_balance, claim_all, define, failed, numbered, succeeded
+from helpers import accounts_balance, claim_all, define, failed, numbered, open_ids, succeeded
 from redis.exceptions import ResponseError
 
 from app.clock import day_of
 from app.keys import execution_id
 from app.models import State
 from app.store import Shard, catalog, executions, queue, ticking, triggers, upkeep, workspaces
-from lab.redis_servers import RedisServer, redis_binaries
+from lab.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -394,28 +394,26 @@ async def test_a_large_backlog_is_admitted_in_steps(make_shard: ShardFactory, cl
     assert await unbound.redis.zcard(unbound.keys.of("acme", "admitted")) == 200
 
 
-async def test_with_memory_full_what_frees_it_goes_on(make_shard: ShardFactory, clock: Clock) -> None:
-    server = RedisServer(next(iter(redis_binaries().values())))
-    shard = make_shard(redis_url=server.url(), keep_succeeded=5)
-    try:
-        await triggers.replace(shard, "acme", numbered(20))
-        clock.advance(60)
+async def test_with_memory_full_what_frees_it_goes_on(
+    shard_at: ShardFactory, own_redis: RedisServer, clock: Clock
+) -> None:
+    shard = shard_at(own_redis.url(), keep_succeeded=5)
+    await triggers.replace(shard, "acme", numbered(20))
+    clock.advance(60)
+    await ticking.fire_due(shard)
+    await shard.redis.config_set("maxmemory", 1)
+    clock.advance(60)
+    with pytest.raises(ResponseError, match=r"maxmemory|OOM"):
         await ticking.fire_due(shard)
-        await shard.redis.config_set("maxmemory", 1)
-        clock.advance(60)
-        with pytest.raises(ResponseError, match=r"maxmemory|OOM"):
-            await ticking.fire_due(shard)
-        for number in range(4):
-            claimed = await claim_all(shard, number=number)
-            await queue.renew(shard, {one.id: one.token for one in claimed})
-            await queue.finish(shard, [succeeded(one, clock.now) for one in claimed])
-        assert await executions.open_ids(shard, "acme") == set()
-        clock.advance(90_000)
-        await upkeep.trim_finished(shard)
-        assert (await triggers.replace(shard, "acme", [])).removed == 20
-        await upkeep.clear_removed(shard)
-    finally:
-        server.close()
+    for number in range(4):
+        claimed = await claim_all(shard, number=number)
+        await queue.renew(shard, {one.id: one.token for one in claimed})
+        await queue.finish(shard, [succeeded(one, clock.now) for one in claimed])
+    assert await open_ids(shard, "acme") == set()
+    clock.advance(90_000)
+    await upkeep.trim_finished(shard)
+    assert (await triggers.replace(shard, "acme", [])).removed == 20
+    await upkeep.clear_removed(shard)
 
 
 async def test_retries_that_wait_are_bounded_like_a_backlog(make_shard: ShardFactory, clock: Clock) -> None:
@@ -432,4 +430,4 @@ async def test_retries_that_wait_are_bounded_like_a_backlog(make_shard: ShardFac
         pass
     totals = await accounts_balance(shard, "acme", day_of(clock.now))
     assert totals == {"due": 2000, "skipped:backlog_full": 1000, "open": 1000}
-    assert len(await executions.open_ids(shard, "other")) == 2
+    assert len(await open_ids(shard, "other")) == 2

@@ -6,16 +6,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from calls import client_of, fire, minutes, ok, refused, store_set
-from conftest import START, Clock, ShardFactory
+from calls import bearer, client_of, fire, key_for, minutes, ok, refused, store_set
+from conftest import Clock, ShardFactory
 from examples import ADMIN_KEY
-from test_access import bearer, key_for
+from helpers import heartbeat
 
 from app.health_checks import Facts, examine, verdict
 from app.store import Shard, Shards, fleet, readiness, server, workers
 from app.store.shard import script_names, script_sha
 from app.store.workers import SILENT_MS
-from lab.redis_servers import RedisServer, redis_binaries
+from lab.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -34,11 +34,6 @@ WELL = Facts(
     running=0,
     capacity=10,
 )
-
-
-async def heartbeat(shard: Shard, name: str = "w", running: int = 0) -> None:
-    facts = workers.Facts(name=name, version="1.2.3", started=START, capacity=10, running=running)
-    await workers.note(shard, name, facts)
 
 
 async def detailed(shard: Shard, status: int) -> Any:
@@ -164,30 +159,27 @@ async def test_without_redis_it_is_down_and_not_ready_but_lives(make_shard: Shar
         assert (await ok(client.get("/live")))["status"] == "ok"
 
 
-@pytest.mark.parametrize("binary", redis_binaries().values(), ids=redis_binaries())
-async def test_ready_means_writable_and_scripts_loaded(make_shard: ShardFactory, binary: str) -> None:
-    own = RedisServer(binary)
-    try:
-        shard = make_shard(redis_url=own.url())
-        await heartbeat(shard)
-        async with client_of(shard) as client:
-            await ok(client.get("/ready"))
-            shas = [script_sha(name) for name in script_names()]
-            assert all(await shard.redis.script_exists(*shas))
-            await shard.redis.config_set("maxmemory", 1)
-            problem = await refused(client.get("/ready"), 503, "store_unavailable")
-            assert "maxmemory" in problem["detail"]
-            found = await ok(client.get("/health/detailed"), 503)
-            assert "refuses writes" in found["reasons"][0]
-            await shard.redis.config_set("maxmemory", 0)
-            await shard.redis.config_set("maxmemory-policy", "allkeys-lru")
-            found = await ok(client.get("/health/detailed"))
-            assert (found["status"], len(found["reasons"])) == ("degraded", 1)
-            await shard.redis.replicaof("127.0.0.1", 9)
-            await refused(client.get("/ready"), 503, "store_unavailable")
-            assert (await ok(client.get("/health/detailed"), 503))["redis"]["role"] == "slave"
-    finally:
-        own.close()
+async def test_ready_means_writable_and_scripts_loaded(
+    shard_at: ShardFactory, own_redis: RedisServer
+) -> None:
+    shard = shard_at(own_redis.url())
+    await heartbeat(shard)
+    async with client_of(shard) as client:
+        await ok(client.get("/ready"))
+        shas = [script_sha(name) for name in script_names()]
+        assert all(await shard.redis.script_exists(*shas))
+        await shard.redis.config_set("maxmemory", 1)
+        problem = await refused(client.get("/ready"), 503, "store_unavailable")
+        assert "maxmemory" in problem["detail"]
+        found = await ok(client.get("/health/detailed"), 503)
+        assert "refuses writes" in found["reasons"][0]
+        await shard.redis.config_set("maxmemory", 0)
+        await shard.redis.config_set("maxmemory-policy", "allkeys-lru")
+        found = await ok(client.get("/health/detailed"))
+        assert (found["status"], len(found["reasons"])) == ("degraded", 1)
+        await shard.redis.replicaof("127.0.0.1", 9)
+        await refused(client.get("/ready"), 503, "store_unavailable")
+        assert (await ok(client.get("/health/detailed"), 503))["redis"]["role"] == "slave"
 
 
 async def test_a_script_goes_by_the_name_that_redis_gives_it(shard: Shard) -> None:
@@ -211,10 +203,34 @@ async def test_totals_count_each_end_once_over_all_workspaces(shard: Shard, cloc
     assert totals["due"] == 6 + 3 + 27 + 3  # the last ones wait
 
 
-async def test_facts_of_the_server_are_there_where_config_is_refused(
-    redis_url: str, make_shard: ShardFactory
-) -> None:
+async def test_facts_of_the_server_are_there_where_config_is_refused(make_shard: ShardFactory) -> None:
     found = await server.look(make_shard())
     assert found.version[0] in "67"
     assert found.eviction == "noeviction"
     assert 0 <= found.unsaved_seconds < 7200
+
+
+@pytest.mark.parametrize(
+    ("told", "warned"),
+    [
+        ({}, True),
+        ({"aof_enabled": 1}, False),
+        ({"rdb_changes_since_last_save": 0}, False),
+        ({"rdb_last_save_time": 1_790_000_000 - 3700}, False),
+        ({"slave0": {"ip": "10.0.0.2", "port": 6379, "state": "online"}}, False),
+        ({"server_time_usec": None}, False),
+    ],
+)
+def test_a_redis_that_keeps_everything_in_memory_only_is_warned_of(
+    told: dict[str, Any], warned: bool
+) -> None:
+    info = {
+        "redis_version": "7.0.15",
+        "aof_enabled": 0,
+        "rdb_changes_since_last_save": 12,
+        "rdb_last_save_time": 1_790_000_000 - 3 * 3600,
+        "server_time_usec": 1_790_000_000_000_000,
+    }
+    given = {name: value for name, value in {**info, **told}.items() if value is not None}
+    warnings = server.server_of(given).warnings()
+    assert ["saved nothing for 3 h" in one for one in warnings] == [True] * warned

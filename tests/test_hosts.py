@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from calls import fire
-from conftest import Clock, ShardFactory, eventually
+from conftest import Clock, ShardFactory, StartProcess, eventually
 from helpers import (
     OK,
     Received,
@@ -18,11 +18,13 @@ from helpers import (
     claim_all,
     define,
     failed,
+    in_seconds,
     numbered,
+    open_ids,
     succeeded,
+    today,
     worker_running,
 )
-from test_worker import StartProcess, in_seconds, start_process, today
 
 from app.clock import day_of
 from app.keys import split_execution_id
@@ -30,7 +32,6 @@ from app.store import Shard, executions, hosts, orders, queue, triggers, workspa
 from app.store.queue import Claimed
 
 pytestmark = pytest.mark.anyio
-__all__ = ["start_process"]  # a fixture
 
 HOST = "one.example"
 LEASE = 15
@@ -179,11 +180,11 @@ async def test_who_does_not_come_when_called_holds_nothing_up(
     first = await enter(shard, claimed)
     await queue.finish(shard, [succeeded(one, clock.now) for one in claimed if one.id in first])
     if gone == "cancelled":
-        open_ = await executions.open_ids(shard, "beta")
+        open_ = await open_ids(shard, "beta")
         await orders.cancel(shard, list(open_))
         await leave(shard, first)
         left = [one.id for one in await claim_all(shard, number=2)]
-        assert len(left) == len(await executions.open_ids(shard, "acme")) > 0
+        assert len(left) == len(await open_ids(shard, "acme")) > 0
         return
     await leave(shard, first)  # two are called, and nobody claims them
     clock.advance(LEASE + 1)
@@ -266,7 +267,7 @@ async def test_a_host_never_has_more_than_its_places_while_workers_are_killed(
     settings = {"CRONSPACE_MAX_CONCURRENCY_PER_HOST": "4", "CRONSPACE_LEASE_SECONDS": "1"}
     async with Counting(0.1).running() as target:
         assert isinstance(target, Counting)
-        workers = [await start_process(**settings) for _ in range(2)]
+        workers = [await start_process("worker", **settings) for _ in range(2)]
         moment = in_seconds(time.time() + 4)
         for workspace in ("acme", "beta"):
             await triggers.replace(shard, workspace, numbered(40, moment, url=target.url))
@@ -274,7 +275,7 @@ async def test_a_host_never_has_more_than_its_places_while_workers_are_killed(
         workers[0].kill()
         await eventually(lambda: len(target.received) >= 25, 20)
         workers[1].kill()
-        await start_process(**settings)
+        await start_process("worker", **settings)
 
         async def all_ended() -> bool:
             ended = [await shard.redis.zcard(shard.keys.of(one, "succeeded")) for one in ("acme", "beta")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import START, Clock, ShardFactory
-from helpers import accounts_balance, claim_all, define, failed, numbered, succeeded
+from helpers import accounts_balance, claim_all, define, failed, numbered, open_ids, succeeded
 
 from app.clock import day_of
 from app.schedule import schedule_of
@@ -162,7 +162,7 @@ async def test_caught_up_slots_take_no_more_places_than_their_workspace_has(
     assert await claim_all(shard, number=2) == []
     await queue.finish(shard, [succeeded(running[0], clock.now)])
     assert len(await claim_all(shard, number=3)) == 1
-    assert len(await executions.open_ids(shard, "acme")) == 8
+    assert len(await open_ids(shard, "acme")) == 8
 
 
 async def test_a_single_caught_up_slot_waits_for_live_ones_too(
@@ -192,13 +192,13 @@ async def test_a_claim_ends_no_more_void_executions_than_it_may_claim(shard: Sha
     await caught_up(shard, clock, 500)
     await triggers.replace(shard, "acme", [])
     assert await claim_all(shard, at_most=20) == []
-    assert len(await executions.open_ids(shard, "acme")) == 480
+    assert len(await open_ids(shard, "acme")) == 480
     await accounts_balance(shard, "acme", day_of(clock.now))
 
 
 async def test_a_caught_up_execution_that_is_lost_is_accounted_for(shard: Shard, clock: Clock) -> None:
     await caught_up(shard, clock, 2)
-    lost, _ = sorted(await executions.open_ids(shard, "acme"))
+    lost, _ = sorted(await open_ids(shard, "acme"))
     await shard.redis.delete(shard.keys.arq_job(lost))
     assert len(await claim_all(shard)) == 1
     totals = await accounts_balance(shard, "acme", day_of(clock.now))

@@ -9,7 +9,7 @@ from typing import Any
 
 from conftest import START, Clock
 from cronsim import CronSim
-from helpers import accounts_balance, define
+from helpers import accounts_balance, day_counts, define
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from msgspec import structs
@@ -18,7 +18,7 @@ from strategies import examples
 from app.clock import day_of
 from app.config import Settings
 from app.models import Attempt, Definition, State
-from app.store import Shard, connect, executions, history, holds, queue, ticking, triggers, upkeep
+from app.store import Shard, connect, executions, holds, queue, ticking, triggers, upkeep
 from app.store.queue import Claimed, Ended
 
 CRONS = {
@@ -203,11 +203,11 @@ async def check_world(world: World) -> None:
     for id_, slots in world.expected.items():
         counted: Counter[str] = Counter()
         for day in days:
-            counted.update((await history.day_counts(shard, "acme", day)).get(id_, {}))
+            counted.update((await day_counts(shard, "acme", day)).get(id_, {}))
         assert counted["due"] == len(slots), (id_, counted)
     counted_triggers = set()
     for day in days:
-        counted_triggers |= set(await history.day_counts(shard, "acme", day))
+        counted_triggers |= set(await day_counts(shard, "acme", day))
     assert counted_triggers <= set(world.expected), "counted, but there never was such a slot"
     # What the target got are slots that there were; what the ledger calls sent, it got.
     for execution in world.sent:

@@ -18,14 +18,14 @@ import yaml
 from app import __version__
 from app.api.openapi import document_of
 from app.auth.rules import check
-from app.config import HELP, Settings, load_settings
+from app.config import HELP, Settings, env_of, load_settings
 from app.main import NOUNS, create_app
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy/k8s"
 OVERLAYS = sorted(path.name for path in (DEPLOY / "overlays").iterdir())
 KUBECTL = shutil.which("kubectl")
-SETTINGS = {env for env, _ in HELP.values()}
+SETTINGS = {env_of(name) for name in HELP}
 SECRETS = {
     "REDIS_URL": "redis://redis:6379/0",
     "CRONSPACE_ADMIN_KEY": "k" * 32,

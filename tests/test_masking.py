@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from calls import ACME, client_of, ok, refused, store_set
+from calls import ACME, bearer, client_of, key_for, ok, refused, store_set
 from conftest import ShardFactory
 from examples import ADMIN_KEY
 from helpers import define
-from test_access import bearer, key_for
 
 from app.auth.callers import Scope
 from app.declared.checks import TYPES

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from calls import ACME, client_of, minutes, ok, store_set
+from calls import ACME, bearer, client_of, key_for, minutes, ok, store_set
 from conftest import Clock, ShardFactory
 from examples import ADMIN_KEY
-from helpers import claim_all, failed, numbered
-from prometheus_client.parser import text_string_to_metric_families
-from test_access import bearer, key_for
-from test_health import heartbeat
+from helpers import claim_all, failed, heartbeat, numbered
+from samples import Samples, at, samples
 
 from app.api import scrape
 from app.store import Shard, Shards, queue, ticking, triggers
@@ -18,20 +16,6 @@ from app.store.history import WHATS
 from app.telemetry.metrics import ALL, OF_FLEET
 
 pytestmark = pytest.mark.anyio
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def samples(text: str) -> Samples:
-    return {
-        (one.name, frozenset(one.labels.items())): one.value
-        for family in text_string_to_metric_families(text)
-        for one in family.samples
-    }
-
-
-def at(found: Samples, name: str, **labels: str) -> float | None:
-    return found.get((f"cronspace_{name}", frozenset(labels.items())))
 
 
 async def scraped(shard: Shard) -> Samples:

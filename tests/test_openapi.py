@@ -17,18 +17,17 @@ import msgspec
 import pytest
 import schemathesis
 import uvicorn
-from calls import client_of
+from calls import client_of, store_key
 from conftest import START, Clock, ShardFactory, eventually
 from examples import ADMIN_KEY, BODIES, DOCUMENT, GUARDED, ONE, OPERATIONS, PLACES, path_of
 from helpers import claim_all, define, failed, succeeded
 
 from app.api.openapi import document_of
-from app.auth.callers import Scope
-from app.auth.keys import ApiKey, new_key
+from app.auth.keys import new_key
 from app.formats import FORMATS
 from app.main import NOUNS, create_app
 from app.outgoing import NamedSecret, Outgoing, SigningSecret
-from app.store import Shard, Shards, api_keys, connect, orders, outgoing, queue, ticking, triggers, workers
+from app.store import Shard, Shards, connect, orders, outgoing, queue, ticking, triggers, workers
 from app.store.shard import reply
 from lab.redis_servers import redis_binaries
 
@@ -260,14 +259,6 @@ async def provoke(shard: Shard, scene: str) -> None:
     if scene == "key used":
         order = orders.Order("nightly-report", FIRST)
         await orders.make(shard, "acme", "run", [order], idempotency_key="k", asked=b"another call")
-
-
-async def store_key(shard: Shard, scope: Scope = "read", workspace: str = "acme") -> str:
-    """A new API key."""
-    id_, text, digest = new_key()
-    key = ApiKey(id=id_, name="x", scope=scope, workspaces=(workspace,), digest=digest, created=START)
-    await api_keys.add(shard, key)
-    return text
 
 
 async def credentials(shard: Shard, name: str, status: int) -> str:

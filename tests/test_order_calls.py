@@ -10,12 +10,12 @@ import httpx
 import pytest
 from calls import client_of
 from conftest import START, Clock, ShardFactory
-from helpers import claim_all, define, succeeded
+from helpers import claim_all, define, open_ids, succeeded
 
 from app.clock import rfc3339
 from app.keys import assigned_time, execution_id
 from app.models import pack_definition, unpack_definition
-from app.store import Shard, executions, holds, queue, ticking, triggers
+from app.store import Shard, holds, queue, ticking, triggers
 
 pytestmark = pytest.mark.anyio
 
@@ -98,9 +98,7 @@ async def test_an_idempotency_key_makes_one_run_of_many_calls(
     ]
 
 
-async def test_an_idempotency_key_goes_with_its_workspace(
-    client: httpx.AsyncClient, shard: Shard, clock: Clock
-) -> None:
+async def test_an_idempotency_key_goes_with_its_workspace(client: httpx.AsyncClient, clock: Clock) -> None:
     key = {"Idempotency-Key": "deploy-17"}
     former = await client.post(f"{PATH}/t/run", headers=key)
     await client.delete("/api/workspaces/acme?confirm=acme")
@@ -280,7 +278,7 @@ async def test_with_jitter_the_assigned_time_is_when_it_may_start(
     for run in runs:
         clock.now += 60_000
         await ticking.refill_some(shard, (await ticking.fire_due(shard)).dry)
-        (id_,) = [one for one in await executions.open_ids(shard, "acme") if one.endswith(slot_of(run))]
+        (id_,) = [one for one in await open_ids(shard, "acme") if one.endswith(slot_of(run))]
         ready = await shard.redis.zscore(shard.keys.queue, shard.keys.job_id(id_))
         assert ready is not None
         assert rfc3339(int(ready)) == run["assigned_at"]

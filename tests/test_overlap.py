@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from calls import fire
 from conftest import Clock, ShardFactory
-from helpers import accounts_balance, claim_all, define, failed, succeeded
+from helpers import accounts_balance, claim_all, define, failed, open_ids, succeeded
 
 from app.clock import day_of
 from app.models import State
@@ -154,7 +154,7 @@ async def test_a_line_ends_with_its_trigger(shard: Shard, clock: Clock) -> None:
     await triggers.replace(shard, "acme", [])
     await upkeep.clear_removed(shard)
     assert await states(shard) == ["cancelled:trigger_removed"] * 4
-    assert await executions.open_ids(shard, "acme") == set()
+    assert await open_ids(shard, "acme") == set()
     left = [key async for key in shard.redis.scan_iter(match="*line*")]
     assert left == []
     await accounts_balance(shard, "acme", day_of(clock.now))
@@ -166,7 +166,7 @@ async def test_a_long_backlog_ends_with_its_trigger(make_shard: ShardFactory, cl
     await minute(shard, clock)
     await triggers.replace(shard, "acme", [])
     await upkeep.clear_removed(shard)
-    assert await executions.open_ids(shard, "acme") == set()
+    assert await open_ids(shard, "acme") == set()
     await accounts_balance(shard, "acme", day_of(clock.now))
 
 
@@ -280,4 +280,4 @@ async def test_replacing_long_lines_is_spread_over_several_calls(
         fired.append(one.made)
     assert len(fired) >= 3
     assert sum(fired) == 6
-    assert len(await executions.open_ids(shard, "acme")) == 6
+    assert len(await open_ids(shard, "acme")) == 6

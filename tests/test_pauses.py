@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import Clock
-from helpers import accounts_balance, claim_all, define, numbered
+from helpers import accounts_balance, claim_all, define, numbered, open_ids
 
 from app.clock import day_of
 from app.models import Attempt
@@ -77,7 +77,7 @@ async def test_a_replace_does_not_lift_a_pause_and_a_new_trigger_of_that_id_has_
     await triggers.replace(shard, "acme", [("0", define("*/2 * * * *")), ("1", define())])
     clock.advance(300)
     await settle(shard)
-    assert await executions.open_ids(shard, "acme") == set()
+    assert await open_ids(shard, "acme") == set()
     await triggers.replace(shard, "acme", [("1", define())])
     await triggers.replace(shard, "acme", numbered(2))
     found = {one.id: one.standing for one in (await catalog.read(shard, "acme")).triggers}
@@ -85,7 +85,7 @@ async def test_a_replace_does_not_lift_a_pause_and_a_new_trigger_of_that_id_has_
     await holds.resume_triggers(shard, "acme", ["1"])
     clock.advance(60)
     await settle(shard)
-    assert len(await executions.open_ids(shard, "acme")) == 2
+    assert len(await open_ids(shard, "acme")) == 2
 
 
 async def test_a_changed_trigger_that_was_paused_goes_on_with_its_new_schedule(
@@ -142,14 +142,14 @@ async def test_nothing_of_a_paused_workspace_is_due(shard: Shard, clock: Clock) 
     since = clock.now
     clock.advance(1800)
     await settle(shard)
-    assert await executions.open_ids(shard, "acme") == set()
-    assert len(await executions.open_ids(shard, "other")) > 0
+    assert await open_ids(shard, "acme") == set()
+    assert len(await open_ids(shard, "other")) > 0
     assert await holds.resume_workspace(shard, "acme") is True
     await settle(shard)
-    assert await executions.open_ids(shard, "acme") == set()
+    assert await open_ids(shard, "acme") == set()
     clock.advance(60)
     await settle(shard)
-    assert len(await executions.open_ids(shard, "acme")) == 2
+    assert len(await open_ids(shard, "acme")) == 2
     found = await workspaces.get(shard, "acme")
     assert found is not None
     assert found.spans == [(since, since + 1_800_000, "holidays")]
@@ -162,13 +162,13 @@ async def test_a_replace_in_a_paused_workspace_fires_nothing(shard: Shard, clock
     clock.advance(90)
     await triggers.replace(shard, "acme", [*numbered(2), ("2", define("*/2 * * * *"))])
     await settle(shard)
-    assert await executions.open_ids(shard, "acme") == set()
+    assert await open_ids(shard, "acme") == set()
     await holds.resume_workspace(shard, "acme")
     await settle(shard)
-    assert await executions.open_ids(shard, "acme") == set()
+    assert await open_ids(shard, "acme") == set()
     clock.advance(120)
     await settle(shard)
-    assert {id_.split(":")[1] for id_ in await executions.open_ids(shard, "acme")} == {"0", "1", "2"}
+    assert {id_.split(":")[1] for id_ in await open_ids(shard, "acme")} == {"0", "1", "2"}
 
 
 async def test_a_target_that_is_gone_pauses_its_trigger(shard: Shard, clock: Clock) -> None:
@@ -232,7 +232,7 @@ async def test_the_ledger_shows_when_a_trigger_was_disabled(shard: Shard, clock:
     assert await history.runs(shard, "acme", "1") == [Run(since, clock.now, 0, "disabled", "")]
     clock.advance(60)
     await settle(shard)
-    assert len(await executions.open_ids(shard, "acme")) == 2
+    assert len(await open_ids(shard, "acme")) == 2
 
 
 async def test_slots_computed_before_a_pause_are_not_stored_into_it(shard: Shard, clock: Clock) -> None:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from test_serve import free_port
+
+from lab.processes import free_port
 
 
 def probe(**environment: str) -> subprocess.CompletedProcess[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,17 +11,17 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import LOOPBACK, ShardFactory, eventually
+from calls import store_key
+from conftest import ShardFactory, StartProcess, eventually
 from examples import ADMIN_KEY
 from helpers import Target, define, numbered, worker_running
-from test_metrics_page import Samples, at, samples
-from test_openapi import store_key
-from test_serve import free_port
+from samples import Samples, at, samples
 
 from app.auth.keys import new_key
 from app.config import Settings
 from app.store import Shard, Shards, open_shards, triggers, workers
-from lab.redis_servers import RedisServer, redis_binaries
+from lab.processes import free_port
+from lab.redis_servers import RedisServer
 from workers import probes
 from workers.account import Account
 from workers.places import Places
@@ -85,26 +83,21 @@ async def test_a_worker_beats_and_leaves_when_it_stops(make_shard: ShardFactory)
     assert await workers.all_seen(shard) == []
 
 
-@pytest.mark.parametrize("binary", redis_binaries().values(), ids=redis_binaries())
-async def test_ready_says_why_not(make_shard: ShardFactory, binary: str) -> None:
-    own = RedisServer(binary)
-    try:
-        async with client_of_worker(make_shard(real_time=True, redis_url=own.url())) as client:
-            await eventually(lambda: is_ready(client))
-            own.process.kill()
-            response = await client.get("/ready")
-            assert response.status_code == 503
-            assert "Redis" in response.json()["reason"] or "failing" in response.json()["reason"]
-            assert (await client.get("/live")).status_code == 200
+async def test_ready_says_why_not(shard_at: ShardFactory, own_redis: RedisServer) -> None:
+    async with client_of_worker(shard_at(own_redis.url(), real_time=True)) as client:
+        await eventually(lambda: is_ready(client))
+        own_redis.process.kill()
+        response = await client.get("/ready")
+        assert response.status_code == 503
+        assert "Redis" in response.json()["reason"] or "failing" in response.json()["reason"]
+        assert (await client.get("/live")).status_code == 200
 
-            async def has_counted() -> bool:
-                return (at(await scraped(client), "redis_errors_total", kind="connection") or 0) > 0
+        async def has_counted() -> bool:
+            return (at(await scraped(client), "redis_errors_total", kind="connection") or 0) > 0
 
-            await eventually(has_counted)
-            own.start()
-            await eventually(lambda: is_ready(client))
-    finally:
-        own.close()
+        await eventually(has_counted)
+        own_redis.start()
+        await eventually(lambda: is_ready(client))
 
 
 async def is_ready(client: httpx.AsyncClient) -> bool:
@@ -151,59 +144,39 @@ async def test_guarded_metrics_of_a_worker_wait_for_redis_but_for_the_admin_key(
     await shards.aclose()
 
 
-async def test_a_worker_process_serves_its_port_and_stops_on_a_signal(redis_url: str) -> None:
+async def test_a_worker_process_serves_its_port_and_stops_on_a_signal(start_process: StartProcess) -> None:
     port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "app",
-        "worker",
-        env={
-            **os.environ,
-            "REDIS_URL": redis_url,
-            "CRONSPACE_EGRESS_ALLOW": LOOPBACK,
-            "CRONSPACE_WORKER_PORT": str(port),
-        },
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+    process = await start_process("worker", stdout=asyncio.subprocess.PIPE, CRONSPACE_WORKER_PORT=str(port))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
 
-            async def answers() -> bool:
-                try:
-                    return await is_ready(client)
-                except httpx.TransportError:
-                    return False
+        async def answers() -> bool:
+            try:
+                return await is_ready(client)
+            except httpx.TransportError:
+                return False
 
-            await eventually(answers)
-            assert (await client.get("/live")).json() == {"status": "ok"}
-            assert at(await scraped(client), "worker_places") == 100
-            # Whoever reaches the port can't fill the worker's memory.
-            assert (await client.get("/live", headers={"x": "x" * 100_000})).status_code == 431
-            began = time.monotonic()
-            process.send_signal(signal.SIGTERM)
-            said, _ = await asyncio.wait_for(process.communicate(), 10)
-            assert process.returncode == 0
-            assert time.monotonic() - began < 5
-        assert b'"message":"stopped"' in said
-        assert b'"worker":"' in said
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await eventually(answers)
+        assert (await client.get("/live")).json() == {"status": "ok"}
+        assert at(await scraped(client), "worker_places") == 100
+        # Whoever reaches the port can't fill the worker's memory.
+        assert (await client.get("/live", headers={"x": "x" * 100_000})).status_code == 431
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        said, _ = await asyncio.wait_for(process.communicate(), 10)
+        assert process.returncode == 0
+        assert time.monotonic() - began < 5
+    assert b'"message":"stopped"' in said
+    assert b'"worker":"' in said
 
 
-async def test_a_port_that_is_taken_is_one_clear_line(redis_url: str) -> None:
+async def test_a_port_that_is_taken_is_one_clear_line(start_process: StartProcess) -> None:
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "app",
+    process = await start_process(
         "worker",
-        env={**os.environ, "REDIS_URL": redis_url, "CRONSPACE_WORKER_PORT": str(port)},
-        stderr=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        CRONSPACE_WORKER_PORT=str(port),
     )
     _, said = await asyncio.wait_for(process.communicate(), 20)
     server.close()

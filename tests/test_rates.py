@@ -8,12 +8,22 @@ from itertools import pairwise
 
 import pytest
 from conftest import Clock, ShardFactory, eventually
-from helpers import Target, accounts_balance, claim_all, define, failed, numbered, succeeded, worker_running
-from test_worker import in_seconds
+from helpers import (
+    Target,
+    accounts_balance,
+    claim_all,
+    define,
+    failed,
+    in_seconds,
+    numbered,
+    open_ids,
+    succeeded,
+    worker_running,
+)
 
 from app.clock import day_of
 from app.models import Definition
-from app.store import Shard, executions, orders, queue, ticking, triggers, upkeep, workspaces
+from app.store import Shard, orders, queue, ticking, triggers, upkeep, workspaces
 from app.store.queue import Claimed
 from app.store.shard import reply
 from app.store.workspaces import WorkspaceSettings
@@ -157,7 +167,7 @@ async def test_an_erased_workspace_leaves_nothing_of_its_rate(shard: Shard, cloc
     await upkeep.erase(shard, "acme")
     await upkeep.finish_erasing(shard)
     assert await shard.redis.zcard(shard.keys.paced) == 0
-    assert await executions.open_ids(shard, "acme") == set()
+    assert await open_ids(shard, "acme") == set()
 
 
 async def test_a_worker_sends_at_the_rate(make_shard: ShardFactory) -> None:

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 from conftest import Clock, ShardFactory
-from helpers import accounts_balance, claim_all, define, failed, numbered, succeeded
+from helpers import accounts_balance, claim_all, day_counts, define, failed, numbered, open_ids, succeeded
 
 from app.clock import day_of
 from app.errors import ReplaceConflict
 from app.models import State, pack_definition
-from app.store import Shard, catalog, executions, history, queue, ticking, triggers, upkeep
+from app.store import Shard, catalog, queue, ticking, triggers, upkeep
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +48,7 @@ async def test_what_is_due_before_a_replace_is_accounted_for_by_the_old_set(
     slot = (await catalog.read(shard, "acme")).triggers[0].next_slot
     clock.advance(50)  # past the slot, and nobody has fired yet
     await triggers.replace(shard, "acme", [("0", define()), ("1", define("0 * * * *"))])
-    assert await executions.open_ids(shard, "acme") == {f"acme:{id_}:{slot}" for id_ in range(3)}
+    assert await open_ids(shard, "acme") == {f"acme:{id_}:{slot}" for id_ in range(3)}
     assert slot is not None
     assert (await catalog.read(shard, "acme")).triggers[0].next_slot == slot + 60_000
     assert (await ticking.fire_due(shard)).made == 0
@@ -65,7 +65,7 @@ async def test_a_changed_trigger_gets_its_next_slot_anew_and_keeps_its_counters(
     slot = (await catalog.read(shard, "acme")).triggers[0].next_slot
     assert slot is not None
     assert slot % 3_600_000 == 0
-    assert (await history.day_counts(shard, "acme", day_of(clock.now)))["0"]["due"] == 1
+    assert (await day_counts(shard, "acme", day_of(clock.now)))["0"]["due"] == 1
 
 
 async def test_a_disabled_trigger_has_no_slot(shard: Shard, clock: Clock) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import re
-import sys
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
-from conftest import LOOPBACK, Clock, eventually
-from helpers import Target, accounts_balance, claim_all, define, failed, succeeded
+from conftest import LOOPBACK, Clock, StartProcess, eventually
+from helpers import Target, accounts_balance, claim_all, define, failed, open_ids, succeeded
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis_cluster import RedisCluster
@@ -157,7 +156,7 @@ async def test_what_was_under_way_goes_on_in_its_new_shard(redis_url: str, clock
         clock.advance(10)
     for name in NAMES:
         shard = threes.of(name)
-        assert await executions.open_ids(shard, name) == set()
+        assert await open_ids(shard, name) == set()
         await accounts_balance(shard, name, day_of(clock.now), day_of(clock.now) - 1)
         page = await executions.list_newest(shard, name, state=State.FAILED)
         assert {one.workspace for one in page.executions} <= {name}
@@ -176,41 +175,29 @@ async def test_a_number_given_after_a_move_is_higher_than_any_before(redis_url: 
     await threes.aclose()
 
 
-async def test_running_processes_stop_for_a_move_and_go_on_with_the_new_number(redis_url: str) -> None:
+async def test_running_processes_stop_for_a_move_and_go_on_with_the_new_number(
+    start_process: StartProcess, redis_url: str
+) -> None:
     settings = Settings(redis_url=redis_url, egress_allow=LOOPBACK, lease_seconds=1)
     shards = Shards([Shard(connect(settings), settings)])
-    environ = {
-        **os.environ,
-        "REDIS_URL": redis_url,
-        "CRONSPACE_EGRESS_ALLOW": LOOPBACK,
-        "CRONSPACE_LEASE_SECONDS": "1",
-    }
-
-    async def start(number: int) -> asyncio.subprocess.Process:
-        given = environ | {"CRONSPACE_SHARDS": str(number)}
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app", "worker", env=given, stderr=asyncio.subprocess.PIPE
-        )
-
+    start = partial(start_process, "worker", stderr=asyncio.subprocess.PIPE, CRONSPACE_LEASE_SECONDS="1")
     async with Target().running() as target:
         for name in NAMES:
             await triggers.replace(
                 shards.of(name), name, [("t", define("* * * * * *", url=f"{target.url}/{name}"))]
             )
-        worker = await start(1)
+        worker = await start(CRONSPACE_SHARDS="1")
         await eventually(lambda: len(target.received) > len(NAMES))
         await reshard(settings, 3, noticed_seconds=0)
         _, told = await worker.communicate()
         assert worker.returncode == 1
         assert b"CRONSPACE_SHARDS=3" in told.splitlines()[-1]
         before = len(target.received)
-        again = await start(3)
-        try:
-            names = {f"/{name}" for name in NAMES}
-            await eventually(lambda: {one.path for one in target.received[before:]} == names)
-        finally:
-            again.terminate()
-            await again.communicate()
+        again = await start(CRONSPACE_SHARDS="3")
+        names = {f"/{name}" for name in NAMES}
+        await eventually(lambda: {one.path for one in target.received[before:]} == names)
+        again.terminate()
+        await again.communicate()
         ids = [one.headers["webhook-id"] for one in target.received]
         assert len(ids) == len(set(ids))
     await shards.aclose()

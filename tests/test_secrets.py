@@ -17,12 +17,13 @@ from urllib.parse import quote
 import httpx
 import pytest
 import redis
+from calls import answers
 from conftest import LOOPBACK, RedisServer, eventually, redis_binaries
 from examples import ADMIN_KEY, DOCUMENT, OPERATIONS, PLACES
 from helpers import Received, Target
-from test_serve import answers, free_port
 
 from app.declared.masking import MASK
+from lab.processes import free_port
 
 pytestmark = pytest.mark.anyio
 

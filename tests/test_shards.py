@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 from calls import ok
-from conftest import LOOPBACK, eventually
+from conftest import LOOPBACK, StartProcess, eventually
 from helpers import OK, Target, define
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,23 +128,15 @@ async def test_the_whole_product_runs_on_several_shards(redis_url: str) -> None:
         assert len((await ok(client.get("/api/workspaces")))["workspaces"]) == len(NAMES) - 1
 
 
-async def test_a_worker_that_serves_some_shards_leaves_the_others_to_others(redis_url: str) -> None:
+async def test_a_worker_that_serves_some_shards_leaves_the_others_to_others(
+    start_process: StartProcess, redis_url: str
+) -> None:
     shards = open_shards(settings_of(redis_url, 4))
     await shards.verify()
     served = {name for name in NAMES if shard_number(name, 4) in (0, 2)}
 
-    async def start(numbers: str) -> asyncio.subprocess.Process:
-        given = {"REDIS_URL": redis_url, "CRONSPACE_SHARDS": "4", "CRONSPACE_WORKER_SHARDS": numbers}
-        quiet = asyncio.subprocess.DEVNULL
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "app",
-            "worker",
-            env={**os.environ, "CRONSPACE_EGRESS_ALLOW": LOOPBACK, **given},
-            stdout=quiet,
-            stderr=quiet,
-        )
+    quiet = asyncio.subprocess.DEVNULL
+    start = partial(start_process, "worker", stdout=quiet, stderr=quiet, CRONSPACE_SHARDS="4")
 
     async with Target().running() as target:
 
@@ -155,17 +146,15 @@ async def test_a_worker_that_serves_some_shards_leaves_the_others_to_others(redi
         for name in NAMES:
             definition = define(EVERY_SECOND, url=f"{target.url}/{name}")
             await triggers.replace(shards.of(name), name, [("t", definition)])
-        running = [await start("0,2")]
-        try:
-            await eventually(lambda: reached() == served and len(target.received) > 3 * len(served))
-            assert (await fleet.read(shards)).unserved == [1, 3]
-            running.append(await start("1,3"))
-            await eventually(lambda: reached() == set(NAMES))
-            assert (await fleet.read(shards)).unserved == []
-        finally:
-            for worker in running:
-                worker.terminate()
-            ended = [await worker.wait() for worker in running]
+        running = [await start(CRONSPACE_WORKER_SHARDS="0,2")]
+        await eventually(lambda: reached() == served and len(target.received) > 3 * len(served))
+        assert (await fleet.read(shards)).unserved == [1, 3]
+        running.append(await start(CRONSPACE_WORKER_SHARDS="1,3"))
+        await eventually(lambda: reached() == set(NAMES))
+        assert (await fleet.read(shards)).unserved == []
+        for worker in running:
+            worker.terminate()
+        ended = [await worker.wait() for worker in running]
         assert ended == [0, 0]
         ids = [one.headers["webhook-id"] for one in target.received]
         assert len(ids) == len(set(ids))
@@ -211,14 +200,13 @@ async def test_a_process_with_another_number_of_shards_is_refused(redis_url: str
 
 
 @pytest.mark.parametrize("command", ["api", "worker"])
-async def test_a_process_with_another_number_of_shards_does_not_start(redis_url: str, command: str) -> None:
+async def test_a_process_with_another_number_of_shards_does_not_start(
+    start_process: StartProcess, redis_url: str, command: str
+) -> None:
     four = open_shards(settings_of(redis_url, 4))
     await four.verify()
     await four.aclose()
-    environ = {**os.environ, "REDIS_URL": redis_url, "CRONSPACE_AUTH": "none", "PORT": "0"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app", command, env=environ, stderr=asyncio.subprocess.PIPE
-    )
+    process = await start_process(command, stderr=asyncio.subprocess.PIPE, CRONSPACE_AUTH="none", PORT="0")
     _, told = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 1
     assert b"has 4 shards" in told.splitlines()[-1]

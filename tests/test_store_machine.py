@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from conftest import START, Clock
 from cronsim import CronSim
-from helpers import accounts_balance, define, failed, succeeded
+from helpers import accounts_balance, define, failed, open_ids, succeeded
 from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
 from msgspec import structs
@@ -214,7 +214,7 @@ class Machine:
             case "end":
                 await self.end(given_)
             case "cancel":
-                ids = sorted(await executions.open_ids(shard, "acme"))
+                ids = sorted(await open_ids(shard, "acme"))
                 await orders.cancel(shard, ids[given_::7])
             case "run":
                 await self.order("run", given_[0], [self.clock.now], given_[1])
@@ -391,7 +391,7 @@ class Machine:
         await self.do("rate", None)
         await self.replace({})
         for number in range(1000, 1400):
-            if not await executions.open_ids(self.shard, "acme"):
+            if not await open_ids(self.shard, "acme"):
                 break
             self.clock.advance(5)  # a longer silence would put takeovers off
             await self.renew({})
@@ -399,7 +399,7 @@ class Machine:
             claimed = await self.claim(f"d{number}", 50)
             await self.finish([succeeded(one, self.clock.now) for one in claimed])
             await self.check()
-        assert await executions.open_ids(self.shard, "acme") == set()
+        assert await open_ids(self.shard, "acme") == set()
         await queue.claim(self.shard, "d", 1, 50)
         left = [
             key

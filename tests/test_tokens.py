@@ -14,8 +14,8 @@ from typing import Any
 
 import jwt
 import pytest
-from calls import client_of, ok, refused
-from conftest import ShardFactory, eventually
+from calls import bearer, client_of, ok, refused
+from conftest import Monotonic, ShardFactory, eventually
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from helpers import Received, Target
@@ -73,10 +73,6 @@ def forged(head: dict[str, Any], key: bytes | None = None) -> str:
     signed = ".".join(part(json.dumps(one).encode()) for one in (head, claims))
     signature = b"" if key is None else hmac.new(key, signed.encode(), hashlib.sha256).digest()
     return f"{signed}.{part(signature)}"
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}"}
 
 
 @asynccontextmanager
@@ -241,15 +237,6 @@ async def test_keys_come_from_a_url_and_a_new_one_is_found(make_shard: ShardFact
             for _ in range(3):
                 await ok(client.get(PATH, headers=bearer(made(RSA_KEY, "RS256", "r"))))
     assert [one.path for one in target.received] == ["/keys"]
-
-
-class Monotonic:
-    """A monotonic clock that is moved by hand, seconds."""
-
-    now = 5000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def test_an_unknown_key_id_is_looked_for_again_but_not_at_every_call() -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from calls import ACME, client_of, fire, ok
 from conftest import LOOPBACK, Clock, ShardFactory, eventually
-from helpers import Target, accounts_balance, claim_all, define, succeeded
+from helpers import Target, accounts_balance, claim_all, define, open_ids, succeeded
 
 from app.clock import day_of
 from app.config import Settings
@@ -98,7 +98,7 @@ async def test_what_was_under_way_goes_on_and_the_accounts_balance(old: tuple[Sh
     assert {("acme", "plain"), ("acme", "queued"), ("acme", "every"), ("other", "plain")} <= sent
     assert ("acme", "paused") not in sent
     await upkeep.clear_removed(shard)
-    assert len(await executions.open_ids(shard, "acme")) <= 3
+    assert len(await open_ids(shard, "acme")) <= 3
 
 
 async def test_what_was_stored_can_be_changed_retried_and_rolled_back(old: tuple[Shard, Clock]) -> None:

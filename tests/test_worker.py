@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -16,7 +14,7 @@ import pytest
 from arq.connections import ArqRedis, RedisSettings
 from arq.jobs import Job, JobStatus
 from arq.worker import async_check_health
-from conftest import LOOPBACK, Clock, ShardFactory, eventually
+from conftest import LOOPBACK, Clock, ShardFactory, StartProcess, eventually
 from helpers import (
     OK,
     Received,
@@ -24,13 +22,15 @@ from helpers import (
     accounts_balance,
     define,
     failed,
+    in_seconds,
     numbered,
+    open_ids,
     succeeded,
+    today,
     worker_running,
 )
 from proxies import Proxy
 
-from app.clock import day_of
 from app.config import Settings
 from app.models import State
 from app.store import Shard, connect, executions, queue, ticking, triggers
@@ -40,50 +40,6 @@ from workers.transport import Transport
 from workers.worker import Worker
 
 pytestmark = pytest.mark.anyio
-
-
-StartProcess = Callable[..., Awaitable[asyncio.subprocess.Process]]
-
-
-@pytest.fixture
-async def start_process(redis_url: str) -> AsyncIterator[StartProcess]:
-    """Starts worker processes; none outlives its test."""
-    started: list[asyncio.subprocess.Process] = []
-
-    async def start(**environment: str) -> asyncio.subprocess.Process:
-        started.append(
-            await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "app",
-                "worker",
-                env={
-                    **os.environ,
-                    "REDIS_URL": redis_url,
-                    "CRONSPACE_EGRESS_ALLOW": LOOPBACK,
-                    **environment,
-                },
-            )
-        )
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-def in_seconds(moment: float) -> str:
-    """The six-field expression that fires once a day, at that second."""
-    when = time.gmtime(moment)
-    return f"{when.tm_sec} {when.tm_min} {when.tm_hour} * * *"
-
-
-async def today(shard: Shard) -> tuple[int, int]:
-    """The days to look at in an account: a test may run over midnight."""
-    day = day_of(await shard.now_ms())
-    return day - 1, day
 
 
 async def test_requests_leave_on_time_and_never_before_their_slot(make_shard: ShardFactory) -> None:
@@ -125,7 +81,7 @@ async def test_a_worker_sends_to_public_addresses_only_unless_told_otherwise(
 ) -> None:
     shard = make_shard(real_time=True)
     async with Target().running() as target:
-        await start_process(CRONSPACE_EGRESS_ALLOW="")
+        await start_process("worker", CRONSPACE_EGRESS_ALLOW="")
         one = define(in_seconds(time.time() + 2), url=target.url, max_retries=9)
         await triggers.replace(shard, "acme", [("t", one)])
 
@@ -142,7 +98,7 @@ async def test_a_killed_worker_loses_nothing(start_process: StartProcess, make_s
     settings = {"CRONSPACE_LEASE_SECONDS": "2", "CRONSPACE_MAX_CONCURRENCY": "0"}
     async with Target().running() as target:
         target.hold.clear()  # requests are under way when the worker dies
-        doomed = await start_process(**settings)
+        doomed = await start_process("worker", **settings)
         cron = in_seconds(time.time() + 3)
         await triggers.replace(shard, "acme", numbered(40, cron, url=target.url))
         await eventually(lambda: len(target.received) >= 40)
@@ -150,7 +106,7 @@ async def test_a_killed_worker_loses_nothing(start_process: StartProcess, make_s
         await doomed.wait()
         killed = time.time()
         target.hold.set()
-        heir = await start_process(**settings)
+        heir = await start_process("worker", **settings)
 
         async def all_ended() -> bool:
             return await shard.redis.zcard(shard.keys.of("acme", "succeeded")) == 40
@@ -179,7 +135,7 @@ async def test_a_stopping_worker_finishes_what_runs_and_hands_the_rest_back(
         writer.write(OK)
 
     async with Target(answer).running() as target:
-        first = await start_process(CRONSPACE_GRACE_SECONDS="1")
+        first = await start_process("worker", CRONSPACE_GRACE_SECONDS="1")
         cron = in_seconds(time.time() + 3)
         quick = [(f"q{i}", define(cron, url=f"{target.url}/quick")) for i in range(4)]
         await triggers.replace(shard, "acme", [*quick, ("s", define(cron, url=f"{target.url}/slow"))])
@@ -190,7 +146,7 @@ async def test_a_stopping_worker_finishes_what_runs_and_hands_the_rest_back(
         assert time.monotonic() - begun < 5
         assert await shard.redis.zcard(shard.keys.of("acme", "succeeded")) == 4
         slow.set()
-        second = await start_process()
+        second = await start_process("worker")
 
         async def all_ended() -> bool:
             return await shard.redis.zcard(shard.keys.of("acme", "succeeded")) == 5
@@ -364,7 +320,7 @@ async def test_arqs_own_api_reads_a_job_deferred_queued_running_and_complete(
     await triggers.replace(shard, "acme", numbered(1))
     clock.advance(60)
     await ticking.fire_due(shard)
-    (open_one,) = await executions.open_ids(shard, "acme")
+    (open_one,) = await open_ids(shard, "acme")
     job = job_of(open_one)
     assert await job.status() is JobStatus.queued
     info = await job.info()
@@ -411,7 +367,8 @@ async def test_several_workers_share_the_work_and_send_each_once(
     shard = make_shard(real_time=True)
     async with Target().running() as target:
         workers = [
-            await start_process(CRONSPACE_MAX_JOBS="5", CRONSPACE_WORKER_NAME=f"w{i}") for i in range(3)
+            await start_process("worker", CRONSPACE_MAX_JOBS="5", CRONSPACE_WORKER_NAME=f"w{i}")
+            for i in range(3)
         ]
 
         async def all_here() -> bool:

@@ -21,7 +21,7 @@ from app.api.shapes import (
 )
 from app.api.trigger_inputs import Idempotency
 from app.api.views import Reveal, view_of
-from app.api.workspaces import ExecutionCounts
+from app.api.workspace_shapes import ExecutionCounts
 from app.declared.masking import View, mask_headers, mask_payload, mask_url
 from app.errors import (
     AlreadyRetried,

@@ -10,7 +10,7 @@ from app.api.fields import Answer, TriggerId, WorkspaceAnswer, WorkspaceId, abou
 from app.api.operations import Noun
 from app.api.ranges import Instant
 from app.api.shapes import Failure, Period, ShownSlot, failure, need_trigger, period, shown_slot
-from app.api.workspaces import effective
+from app.api.workspace_shapes import effective
 from app.clock import day_of, rfc3339, to_ms
 from app.errors import InvalidSchedule, NotFound
 from app.explain import Asked, Facts, Finding, Open, Span, explain, explain_slot

@@ -6,7 +6,7 @@ from collections import Counter
 
 from app.api.fields import Answer, WorkspaceAnswer, WorkspaceId
 from app.api.operations import Call, Noun
-from app.api.workspaces import ExecutionCounts, TriggerCounts
+from app.api.workspace_shapes import ExecutionCounts, TriggerCounts
 from app.errors import NotFound
 from app.store import Shard, Shards, everywhere
 from app.store import workspaces as store

@@ -62,7 +62,7 @@ async def create_trigger(
     Without an id the server makes one: from the name, where there is one, and a random part.
     """
     defaults = await read_defaults(shard, workspace_id)
-    given = parse_trigger(body, shard.settings, defaults)
+    given = parse_trigger(body, defaults)
     wanted = given.to_definition(defaults)
     id_ = given.id or _new_id(given.name or "")
 
@@ -102,7 +102,7 @@ async def put_trigger(
     The others of the set stay as they are. A masked value keeps what is stored.
     """
     defaults = await read_defaults(shard, workspace_id)
-    given = parse_trigger(body, shard.settings, defaults)
+    given = parse_trigger(body, defaults)
     if given.id not in (None, trigger_id):
         message = f"the path says {trigger_id!r}; a trigger keeps its id"
         raise InvalidRequest("The body is not valid; nothing was stored.", [Fault("id", message)])
@@ -140,7 +140,7 @@ async def patch_trigger(
         before = current[trigger_id]
         if before is None:
             raise no_trigger(workspace_id, trigger_id)
-        patched[trigger_id] = parse_patch(body, before, shard.settings, defaults, trigger_id)
+        patched[trigger_id] = parse_patch(body, before, defaults, trigger_id)
         call.told.definition(trigger_id, before, patched[trigger_id])
         return patched
 

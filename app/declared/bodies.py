@@ -46,7 +46,7 @@ def parse_replace(
     ).triggers
 
 
-def parse_trigger(body: bytes, settings: Settings, defaults: Defaults = PRODUCT_DEFAULTS) -> TriggerInput:
+def parse_trigger(body: bytes, defaults: Defaults = PRODUCT_DEFAULTS) -> TriggerInput:
     """The one trigger of a body; raises :class:`InvalidRequest` with every fault."""
     return _parse(
         body,
@@ -59,7 +59,6 @@ def parse_trigger(body: bytes, settings: Settings, defaults: Defaults = PRODUCT_
 def parse_patch(
     body: bytes,
     current: Definition,
-    settings: Settings,
     defaults: Defaults = PRODUCT_DEFAULTS,
     id: str | None = None,
 ) -> Definition:
@@ -71,9 +70,9 @@ def parse_patch(
     changes go with it. With ``id``, the trigger's own, the patch may carry it.
     """
     before = msgspec.json.encode(shown(current, View.ALL))
-    merged = _parse(body, lambda text: _members(_merge(before, text, current)), _no_faults, _no_object)
+    merged = _parse(body, lambda text: _members(_merge(before, text)), _no_faults, _no_object)
     own = merged.pop("id", b"null")
-    trigger = parse_trigger(msgspec.json.encode(merged), settings, defaults)
+    trigger = parse_trigger(msgspec.json.encode(merged), defaults)
     if bytes(own) not in (b"null", msgspec.json.encode(id)):
         raise _refused([Fault("id", "a trigger keeps its id: create another one, and delete this")])
     definition, strange = unmask(trigger.to_definition(defaults), current)
@@ -207,7 +206,7 @@ def _no_object(document: Any) -> Iterable[Fault]:
     return [Fault("", f"expected an object, got {kind(document)}")]
 
 
-def _merge(before: bytes, patch: bytes, current: Definition) -> bytes:
+def _merge(before: bytes, patch: bytes) -> bytes:
     """A patch merged into fields, and rid of what the patch leaves without a meaning."""
     given = _members(patch)
     merged = _members(_merge_patch(before, patch.strip()))
@@ -217,12 +216,12 @@ def _merge(before: bytes, patch: bytes, current: Definition) -> bytes:
             if name not in given:
                 merged.pop(name, None)
     for name, owners in OWNERS.items():
-        if name not in given and not any(_matters(name, owner, merged.get(owner)) for owner in owners):
+        if name not in given and not any(_matters(name, merged.get(owner)) for owner in owners):
             merged.pop(name, None)
     return msgspec.json.encode(merged)
 
 
-def _matters(name: str, owner: str, value: Raw | None) -> bool:
+def _matters(name: str, value: Raw | None) -> bool:
     text = b"null" if value is None else bytes(value)
     return text == b'"queue"' if name == "queue_limit" else text not in (b"null", b"false")
 

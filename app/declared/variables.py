@@ -108,11 +108,6 @@ class Template(Struct, frozen=True):
             piece if isinstance(piece, bytes) else piece[1](piece[0](moment)) for piece in self.pieces
         )
 
-    def constant(self) -> bytes | None:
-        """The text, if there is no variable in it."""
-        literal = [piece for piece in self.pieces if isinstance(piece, bytes)]
-        return b"".join(literal) if len(literal) == len(self.pieces) else None
-
 
 def join(*parts: Template | bytes) -> Template:
     """One template after the other."""

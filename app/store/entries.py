@@ -19,7 +19,6 @@ async def build(
     shard: Shard,
     workspace: str,
     triggers: Sequence[tuple[str, Definition]],
-    packed: Sequence[bytes],
     any_at: bool,
     *,
     in_set: bool,

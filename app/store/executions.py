@@ -31,9 +31,9 @@ _READ_AT_ONCE = 1000  # lists a pipeline
 _LOAD_LEAST = 50  # executions loaded at once, where not all turn out to be in the wanted state
 _LOOKED_AT = 20_000  # executions that one page looks at; a rare match may be on the next
 # Reads are pipelined, not in a transaction: these need not be of one moment (see `Shard.read_together`).
-_OPEN_SETS = ("admitted", "backlog", "waiting", "late", "lined")
+OPEN_SETS = ("admitted", "backlog", "waiting", "late", "lined")
 _SETS_OF_STATE = {
-    State.QUEUED: _OPEN_SETS,
+    State.QUEUED: OPEN_SETS,
     State.RUNNING: ("admitted",),
     State.RETRYING: ("waiting",),
 }
@@ -116,13 +116,13 @@ async def waits_in(shard: Shard, workspace: str, ids: Sequence[str]) -> list[str
     """Which set of open executions (see ``app/keys.py``) each is in; None: it is not open any more."""
     async with shard.redis.pipeline(transaction=False) as pipe:
         for id_ in ids:
-            for name in _OPEN_SETS:
+            for name in OPEN_SETS:
                 pipe.zscore(shard.keys.of(workspace, name), id_)
         scores = await pipe.execute()
-    size = len(_OPEN_SETS)
+    size = len(OPEN_SETS)
     return [
         next(
-            (name for name, score in zip(_OPEN_SETS, scores[i * size :], strict=False) if score is not None),
+            (name for name, score in zip(OPEN_SETS, scores[i * size :], strict=False) if score is not None),
             None,
         )
         for i in range(len(ids))
@@ -148,14 +148,6 @@ def unpack_last_slots(packed: bytes) -> list[LastSlot]:
         high, low, code, status, late, duration = struct.unpack_from(">HIBHII", packed, start)
         slots.append(LastSlot((high << 32) + low, codes[code - 1], status, late, duration))
     return slots[::-1]
-
-
-async def open_ids(shard: Shard, workspace: str) -> set[str]:
-    """The ids of all executions that have not ended."""
-    async with shard.redis.pipeline(transaction=False) as pipe:
-        for name in _OPEN_SETS:
-            pipe.zrange(shard.keys.of(workspace, name), 0, -1)
-        return {id_.decode() for ids in await pipe.execute() for id_ in ids}
 
 
 async def _take(

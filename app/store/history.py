@@ -41,16 +41,6 @@ class Day(Struct, frozen=True):
     timings: Timings
 
 
-async def day_counts(shard: Shard, workspace: str, day: int) -> dict[str, Counted]:
-    """What was counted for each trigger on a day."""
-    counts: dict[str, Counted] = {}
-    for field, number in (await reply(shard.redis.hgetall(shard.keys.of(workspace, f"day:{day}")))).items():
-        trigger, what = field.decode().split(":", 1)
-        if trigger:
-            counts.setdefault(trigger, {})[what] = int(number)
-    return counts
-
-
 async def days(shard: Shard, workspace: str, trigger: str, wanted: Sequence[int]) -> list[Day]:
     """What was counted and timed on days, of a trigger or (with the id ``""``) of all; empty days too."""
     of = shard.keys.of

@@ -11,7 +11,6 @@ from redis.exceptions import NoPermissionError
 
 from app.store.shard import Shard, reply
 
-
 _LONG_UNSAVED = 2 * 3600  # Redis's own settings save once an hour at least where anything changes
 
 
@@ -28,8 +27,6 @@ class Server(Struct, frozen=True, kw_only=True):
     append_only: bool
     persisted: bool  # the last write of the append-only file, and the last snapshot, went well
     unsaved_seconds: int  # for how long changes have been in memory only, and on no replica, as far as told
-    clients: int
-    max_clients: int  # 0: not told
 
     @property
     def fullness(self) -> float:
@@ -52,8 +49,8 @@ class Server(Struct, frozen=True, kw_only=True):
         if self.unsaved_seconds > _LONG_UNSAVED:
             found.append(
                 f"Redis has saved nothing for {self.unsaved_seconds // 3600} h, and has no replica: a restart"
-                " loses schedules and history. Give it an append-only file: CONFIG SET appendonly yes, and the"
-                " same in redis.conf"
+                " loses schedules and history. Give it an append-only file: CONFIG SET appendonly yes, and"
+                " the same in redis.conf"
             )
         return found
 
@@ -86,8 +83,6 @@ def server_of(info: Mapping[str, Any]) -> Server:
         append_only=bool(info.get("aof_enabled", 0)),
         persisted=info.get("aof_last_write_status", "ok") == "ok" == info.get("rdb_last_bgsave_status", "ok"),
         unsaved_seconds=_unsaved(info),
-        clients=int(info.get("connected_clients", 0)),
-        max_clients=int(info.get("maxclients", 0)),
     )
 
 

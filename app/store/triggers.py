@@ -78,7 +78,7 @@ async def replace(
         base, revision, old_size = await _base(shard, workspace, if_revision)
         checks.check_size(shard, len(triggers), old_size)
         packed = await definitions.to_store(shard, workspace, [id_ for id_, _ in triggers], plain)
-        prepared = await entries.build(shard, workspace, triggers, packed, action == "rollback", in_set=True)
+        prepared = await entries.build(shard, workspace, triggers, action == "rollback", in_set=True)
         for position, entry in enumerate(prepared):
             entry[1] = position
         counts: Counter[str] = Counter()
@@ -162,7 +162,7 @@ async def edit(
         puts = [(id_, one) for id_, one in wanted.items() if one is not None]
         plain = [pack_definition(definition) for _, definition in puts]
         packed = await definitions.to_store(shard, workspace, [id_ for id_, _ in puts], plain)
-        prepared = await entries.build(shard, workspace, puts, packed, action == "rollback", in_set=False)
+        prepared = await entries.build(shard, workspace, puts, action == "rollback", in_set=False)
         undo = await _undo_of(shard, workspace, [*deletes, *(id_ for id_, _ in puts)])
         made = _changes_of(current, wanted, old_size)
         size = old_size + made.created - made.deleted

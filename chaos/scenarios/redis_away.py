@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from chaos.arrivals import until_next
 from chaos.callers import Replacer
 from chaos.load import Planned, sleep_until, steady
 from chaos.outcome import Outcome, Scenario, seconds
@@ -30,7 +31,7 @@ def killed(short: bool) -> Outcome:
         account = rig.settle(load)
         requests = rig.target.requests()
         faults = account.faults() + rig.dead() + replacer.faults
-    waits = [resumed(requests, at) for at in back]
+    waits = [until_next(requests, at) for at in back]
     if max(waits) > _RESUME_SECONDS:
         faults.append(f"sending went on only {max(waits):.1f} s after Redis was back")
     figures = {
@@ -91,7 +92,7 @@ def _outage(short: bool, stop: Callable[[Rig], Callable[[], None]]) -> Outcome:
         faults.append(f"the ledger has {account.ended['missed:deadline']} slots missed, {len(missed)} are")
     if 503 not in replacer.answers:
         faults.append("the API never answered 503")
-    wait = resumed(requests, back)
+    wait = until_next(requests, back)
     if wait > _RESUME_SECONDS:
         faults.append(f"sending went on only {wait:.1f} s after Redis was back")
     figures = {
@@ -126,11 +127,6 @@ def beside(url: str, first: int, span: int, outage: float, deadline: float) -> l
             for number in range(3)
         ]
     return found
-
-
-def resumed(requests: list[Request], at: float) -> float:
-    """How long after a moment the next request came."""
-    return min((request.at - at for request in requests if request.at >= at), default=float("inf"))
 
 
 def _caught_up(requests: list[Request], deadline: float) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from chaos.arrivals import until_next
 from chaos.callers import Replacer
 from chaos.load import sleep_until
 from chaos.outcome import Outcome, Scenario, percentile, seconds
 from chaos.proxy import SlowProxy
 from chaos.rig import Rig
-from chaos.scenarios.redis_away import resumed
 
 _RESUME_SECONDS = 5.0
 _DELAY_SECONDS = 0.2
@@ -52,7 +52,7 @@ def _scarce(short: bool, begin: Callable[[Rig], Callable[[], None]], told: str) 
         account = rig.settle(load)
         requests = rig.target.requests()
         faults = account.faults() + rig.dead() + replacer.faults
-    wait = resumed(requests, back)
+    wait = until_next(requests, back)
     if wait > _RESUME_SECONDS:
         faults.append(f"sending went on only {wait:.1f} s after it was over")
     if 503 not in replacer.answers:
