@@ -225,6 +225,16 @@ async def test_the_claims_have_names_to_choose(make_shard: ShardFactory, tmp_pat
         await ok(client.get(PATH.replace("acme", "beta"), headers=headers))
 
 
+async def test_no_name_keeps_a_change_out_of_the_audit(make_shard: ShardFactory, tmp_path: Path) -> None:
+    """JSON can spell half a character, which nothing else can write."""
+    odd: dict[str, Any] = {"sub": "ann\ud800", "name": "\udfff", "scope": "admin"}
+    async with client_of(make_shard(**settings_with(tmp_path, rate_limit_key=100))) as client:
+        headers = bearer(made(**odd))
+        await ok(client.put("/api/workspaces/acme", json={}, headers=headers), 201)
+        (entry,) = (await ok(client.get("/api/workspaces/acme/audit", headers=headers)))["entries"]
+        assert (entry["who"]["id"], entry["who"]["name"]) == ("ann?", "?")
+
+
 async def test_api_keys_work_beside_tokens(make_shard: ShardFactory, tmp_path: Path) -> None:
     async with client_of(make_shard(**settings_with(tmp_path))) as client:
         body = {"name": "CI", "scope": "read", "workspaces": ["acme"]}
