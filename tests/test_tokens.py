@@ -321,6 +321,25 @@ async def test_while_the_issuer_fails_former_keys_go_on_and_without_any_it_is_50
             await refused(client.get(PATH, headers=headers), 503, "issuer_unavailable")
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://ann:hunter2@{}/keys?key=hunter3", "answered with 500"),
+        ("http://ann:hunter2@127.0.0.1:1/keys?key=hunter3", "attempts failed"),
+        ("http://ann:hunter2@127.0.0.1:hunter3/", "no URL"),
+    ],
+)
+async def test_no_secret_of_the_issuers_url_is_in_the_log(
+    caplog: pytest.LogCaptureFixture, url: str, told: str
+) -> None:
+    async with issuing(b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n") as target:
+        with pytest.raises(IssuerUnavailable):
+            await Issuer(url.format(target.url.removeprefix("http://"))).key("RS256", "r")
+    (line,) = [one.getMessage() for one in caplog.records if one.name == "app.api.issuer"]
+    assert told in line
+    assert "hunter" not in line
+
+
 SMALL = rsa.generate_private_key(public_exponent=65537, key_size=1024)
 
 
