@@ -25,6 +25,7 @@ _is_moment = re.compile(MOMENT_PATTERN).match
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
+LAST_ASKED_MS = 253_370_764_800_000  # 9999-01-01: of the calendar's last year, no zone's clock is asked
 
 
 def steady() -> float:
