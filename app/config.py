@@ -108,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_succeeded: Count = 100
     keep_failed: Count = 1000
     keep_days: Positive = 90
+    keep_timings_days: Positive = 90
     keep_slots: Count = 50
     keep_runs: Positive = 50
     keep_revisions: Positive = 20
@@ -361,6 +362,10 @@ HELP: dict[str, tuple[str, str]] = {
     ),
     "keep_failed": ("CRONSPACE_KEEP_FAILED", "How many failed executions (dead letters) a workspace keeps"),
     "keep_days": ("CRONSPACE_KEEP_DAYS", "How many days the daily counters are kept"),
+    "keep_timings_days": (
+        "CRONSPACE_KEEP_TIMINGS_DAYS",
+        "How many of these days have durations and latenesses, which take most of the ledger's memory",
+    ),
     "keep_slots": ("CRONSPACE_KEEP_SLOTS", "How many of its last slots each trigger remembers"),
     "keep_runs": (
         "CRONSPACE_KEEP_RUNS",

@@ -14,7 +14,7 @@ FINISHED_STATES = ("succeeded", "failed", "cancelled", "skipped", "missed")
 
 FIRST = "cs:{0}:"  # what keys of the first shard begin with
 # HASH: what every process has to agree on: shards (their number), format (of what is stored), moving (the
-# number that workspaces are being moved to)
+# number that workspaces are being moved to), counted:{SHARD} (its totals are in the first shard's already)
 DEPLOYMENT = f"{FIRST}deployment"
 
 

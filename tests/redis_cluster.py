@@ -56,6 +56,16 @@ class RedisCluster:
                             return next(one for one in self.nodes if one.port == port)
         raise LookupError(key)
 
+    def hand_over(self, key: str) -> RedisServer:
+        """Have the replica of a key's node take its place, while both live on; returns the new owner."""
+        owner = self.owner_of(key)
+        half = len(self.nodes) // 2
+        replica = self.nodes[(self.nodes.index(owner) + half) % len(self.nodes)]
+        with _client(replica) as client, _client(owner) as former:
+            client.execute_command("CLUSTER", "FAILOVER")
+            _wait(lambda: self.owner_of(key) is replica and former.info("replication")["role"] == "slave")
+        return replica
+
     def _form(self, primaries: int) -> None:
         clients = [_client(node) for node in self.nodes]
         ids = [client.execute_command("CLUSTER", "MYID").decode() for client in clients]

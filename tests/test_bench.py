@@ -135,7 +135,7 @@ def test_fleet(tmp_path: Path) -> None:
 
 def test_units(tmp_path: Path) -> None:
     row = run_row("units", tmp_path)
-    assert len(row["figures"]) == 9
+    assert len(row["figures"]) == 10
     assert_figures(row, [figure["name"] for figure in row["figures"]], [])
     assert row["sizes"]["fired"] == row["sizes"]["sent"] == row["sizes"]["hours"] * row["sizes"]["triggers"]
 

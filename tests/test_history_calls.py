@@ -129,6 +129,26 @@ async def test_no_more_days_are_told_than_are_kept(make_shard: ShardFactory, clo
         await refused(client.get(f"{ACME}/triggers/a/history"), 404, "not_found")
 
 
+async def test_timings_may_be_kept_for_fewer_days_than_counters(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(keep_days=5000, keep_timings_days=1000, keep_slots=1)
+    await store_set(shard, a="0 * * * *")
+    await minutes(shard, clock, 4 * 60)
+    (day,) = {day_of(clock.now), day_of(START)}
+    of, now = shard.keys.of, int((await shard.redis.time())[0])
+    for name, kept in ((f"day:{day}", 5000), (f"timings:{day}", 1000)):
+        until = now + await shard.redis.ttl(of("acme", name))
+        assert until == pytest.approx((day + 1 + kept) * 86_400, abs=3)
+    await shard.redis.delete(of("acme", f"timings:{day}"), of("acme", "last"), of("acme", "recent"))
+    async with client_of(shard) as client:
+        (shown,) = (await ok(client.get(f"{ACME}/history?trigger=a&from={date(START)}&to={date(START)}")))[
+            "days"
+        ]
+    assert shown["states"]["succeeded"] == 4
+    assert shown["duration_ms"]["p50"] is None
+
+
 @pytest.mark.parametrize("trigger", [None, "a", "b", "c"])
 async def test_every_slot_in_the_ledger_is_open_or_ended_in_one_way(
     make_shard: ShardFactory, clock: Clock, trigger: str | None

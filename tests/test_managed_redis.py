@@ -100,6 +100,32 @@ async def test_the_whole_product_runs_where_config_is_refused(managed: str) -> N
             await ok(client.delete(acme, params={"confirm": "acme"}))
 
 
+async def test_where_info_is_refused_all_works_and_somebody_is_told(
+    binary: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = RedisServer(binary)
+    try:
+        own.client.acl_setuser(
+            "ours", enabled=True, passwords=["+x"], keys="*", channels="*", commands=[*ALLOWED, "-info"]
+        )
+        settings = Settings(redis_url=own.url().replace("unix://", "unix://ours:x@"), egress_allow=LOOPBACK)
+        async with Target().running() as target, product(settings) as (client, _):
+            trigger = {"id": "often", "cron": "* * * * * *", "method": "POST", "url": target.url}
+            await ok(client.post("/api/workspaces/acme/triggers", json={"triggers": [trigger]}))
+            await eventually(lambda: target.received)
+            found = await ok(client.get("/health/detailed"))
+            assert found["status"] == "degraded"
+            assert [one for one in found["reasons"] if "+info" in one] == found["reasons"]
+            assert found["redis"]["version"] == ""
+            text = (await client.get("/metrics")).text
+            assert "cronspace_redis_up 1" in text
+            assert "cronspace_workers{" in text
+        told = [one for one in caplog.records if "+info" in one.getMessage()]
+        assert [one.levelname for one in told] == ["WARNING"]
+    finally:
+        own.close()
+
+
 def test_nothing_of_ours_calls_config() -> None:
     called = re.compile(r"config_(get|set|rewrite|resetstat)|[\"']CONFIG[\"']")
     sources = [path.read_text() for folder in ("app", "workers") for path in (ROOT / folder).rglob("*.py")]

@@ -6,9 +6,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import kubernetes_validate
 import pytest
@@ -234,6 +235,87 @@ def test_every_pod_is_fenced_in_both_directions(overlay: str) -> None:
                 for rule in policy["spec"].get("ingress", ()):
                     assert rule["from"], f"{policy['metadata']['name']} lets everybody in"
         assert types == {"Ingress", "Egress"}, name
+
+
+class Peer(NamedTuple):
+    """Who is at the other end: a pod of the same namespace by its labels, any of another, or an address."""
+
+    labels: dict[str, str] | None = None
+    namespace: str = ""
+    address: str = ""
+
+    def is_meant(self, peer: Object) -> bool:
+        """Whether a policy's peer names this one."""
+        if block := peer.get("ipBlock"):
+            if not self.address:
+                return False
+            ip = ip_address(self.address)
+            inside = [ip in ip_network(net) for net in (block["cidr"], *block.get("except", ()))]
+            return inside[0] and not any(inside[1:])
+        if wanted := peer.get("namespaceSelector"):
+            return wanted["matchLabels"] == {"kubernetes.io/metadata.name": self.namespace}
+        wanted = peer["podSelector"]["matchLabels"]
+        return self.labels is not None and wanted.items() <= self.labels.items()
+
+
+def let_pass(overlay: str, pod: str, direction: str, peer: Peer, port: int, protocol: str = "TCP") -> bool:
+    """Whether a pod's policies let it speak to somebody (``egress``), or somebody to it (``ingress``)."""
+    labels = pods(overlay)[pod]["metadata"]["labels"]
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        if not policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items():
+            continue
+        for rule in policy["spec"].get(direction, ()):
+            ports = [(one["port"], one.get("protocol", "TCP")) for one in rule.get("ports", ())]
+            other_end = rule["to" if direction == "egress" else "from"]
+            if (not ports or (port, protocol) in ports) and any(map(peer.is_meant, other_end)):
+                return True
+    return False
+
+
+RESOLVER, INGRESS = Peer(namespace="kube-system"), Peer(namespace="ingress-nginx")
+PROMETHEUS, ANYBODY = Peer(namespace="monitoring"), Peer(namespace="default")
+PUBLIC, PUBLIC_6 = Peer(address="93.184.215.14"), Peer(address="2606:2800::1")
+INSIDE, METADATA = Peer(address="10.1.2.3"), Peer(address="169.254.169.254")
+
+
+@overlays
+def test_policies_let_through_what_the_pods_need_and_no_more(overlay: str) -> None:
+    passes = partial(let_pass, overlay)
+    for pod, port in (("cronspace-api", 3000), ("cronspace-worker", 8080)):
+        assert passes(pod, "egress", RESOLVER, 53, "UDP")
+        assert passes(pod, "egress", RESOLVER, 53, "TCP")
+        assert not passes(pod, "egress", RESOLVER, 443)
+        assert passes(pod, "ingress", PROMETHEUS, port)
+        assert not passes(pod, "ingress", ANYBODY, port)
+        assert not passes(pod, "egress", INSIDE, 443)
+        assert not passes(pod, "egress", METADATA, 80)
+    assert passes("cronspace-api", "ingress", INGRESS, 3000)
+    assert not passes("cronspace-worker", "ingress", INGRESS, 8080)
+    for target in (PUBLIC, PUBLIC_6):
+        assert passes("cronspace-worker", "egress", target, 443)
+        assert not passes("cronspace-api", "egress", target, 443)
+
+
+@overlays
+def test_policies_let_both_processes_reach_redis(overlay: str) -> None:
+    redis, own = "cronspace-redis", pods(overlay)
+    there = Peer(labels=own[redis]["metadata"]["labels"]) if redis in own else INSIDE
+    for pod in ("cronspace-api", "cronspace-worker"):
+        assert let_pass(overlay, pod, "egress", there, 6379)
+        if redis in own:
+            assert let_pass(overlay, redis, "ingress", Peer(labels=own[pod]["metadata"]["labels"]), 6379)
+            assert not let_pass(overlay, redis, "egress", PUBLIC, 443)
+            assert not let_pass(overlay, redis, "ingress", Peer(labels={"app": "another"}), 6379)
+
+
+@pytest.mark.skipif(KUBECTL is None, reason="needs kubectl 1.27 or newer, to render the overlays")
+def test_in_dev_workers_reach_the_echo_of_the_api() -> None:
+    api, worker = (
+        Peer(labels=pods("dev")[name]["metadata"]["labels"]) for name in ("cronspace-api", "cronspace-worker")
+    )
+    assert let_pass("dev", "cronspace-worker", "egress", api, 3000)
+    assert let_pass("dev", "cronspace-api", "ingress", worker, 3000)
+    assert not let_pass("prod", "cronspace-worker", "egress", api, 3000)
 
 
 @pytest.mark.skipif(KUBECTL is None, reason="needs kubectl 1.27 or newer, to render the overlays")

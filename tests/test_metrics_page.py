@@ -14,6 +14,7 @@ from test_health import heartbeat
 from app.api import scrape
 from app.store import Shard, Shards, queue, ticking, triggers
 from app.store.census import Census
+from app.store.history import WHATS
 from app.telemetry.metrics import ALL, OF_FLEET
 
 pytestmark = pytest.mark.anyio
@@ -87,6 +88,22 @@ async def test_skipped_and_missed_are_counted_by_reason(make_shard: ShardFactory
     assert (at(found, "ended_executions_total", state="missed", reason="deadline") or 0) >= 4
 
 
+async def test_what_never_happened_is_told_as_0_so_that_its_first_time_is_an_increase(
+    shard: Shard, clock: Clock
+) -> None:
+    """`increase()`, which the alerts ask, sees nothing of what a series begins with."""
+    missed = {"state": "missed", "reason": "deadline"}
+    await store_set(shard, one="* * * * *")
+    before = await scraped(shard)
+    clock.advance(600)
+    await ticking.fire_due(shard)
+    await ticking.refill(shard)
+    assert at(before, "ended_executions_total", **missed) == 0
+    assert (at(await scraped(shard), "ended_executions_total", **missed) or 0) > 0
+    told = {labels for name, labels in before if name == "cronspace_ended_executions_total"}
+    assert len(told) == len(WHATS) - 1  # all but what came due
+
+
 async def test_a_takeover_is_counted(shard: Shard, clock: Clock) -> None:
     await store_set(shard, one="* * * * *")
     clock.advance(60)
@@ -106,7 +123,7 @@ async def test_a_retry_is_not_an_end(shard: Shard, clock: Clock) -> None:
     await queue.finish(shard, [failed(claimed, clock.now, "retry", 1000)])
     found = await scraped(shard)
     assert at(found, "executions", state="retrying") == 1
-    assert at(found, "ended_executions_total", state="failed", reason="") is None
+    assert at(found, "ended_executions_total", state="failed", reason="") == 0
 
 
 async def test_no_label_names_a_trigger_or_a_url_and_workspaces_only_as_many_as_configured(

@@ -161,7 +161,9 @@ async def test_the_memory_for_what_workers_keep_is_bounded_and_what_is_needed_st
     assert len(ready) == 12
 
 
-async def test_what_cant_be_opened_fails_its_own_workspace_only(make_shard: ShardFactory) -> None:
+async def test_what_cant_be_opened_fails_its_own_workspace_only(
+    make_shard: ShardFactory, caplog: pytest.LogCaptureFixture
+) -> None:
     key, other = (base64.b64encode(os.urandom(32)).decode() for _ in range(2))
     shard = make_shard(real_time=True, encryption_keys=other)
     async with Target().running() as target:
@@ -175,3 +177,23 @@ async def test_what_cant_be_opened_fails_its_own_workspace_only(make_shard: Shar
             assert execution["error"]["kind"] == "internal"
             assert "CRONSPACE_ENCRYPTION_KEYS" in execution["error"]["message"]
             assert (await run_once(client, "other"))["state"] == "succeeded"
+    (told,) = [one for one in caplog.records if one.name == "workers.outgoing"]
+    assert told.workspace == "acme"  # type: ignore[attr-defined]
+
+
+async def test_nothing_is_sent_without_what_redis_has_lost_until_it_is_put_again(
+    make_shard: ShardFactory,
+) -> None:
+    shard = make_shard(real_time=True)
+    async with Target().running() as target, client_of(shard) as client:
+        await ok(client.put(f"{ACME}/secrets/a", json={"value": "hunter2"}), 201)
+        await shard.redis.delete(shard.keys.of("acme", "outgoing"))  # as an eviction policy may
+        async with worker_running(shard):
+            await store_set(shard, t=once(target))
+            execution = await run_once(client)
+            assert execution["error"]["kind"] == "internal"
+            assert "Redis has lost them" in execution["error"]["message"]
+            assert target.received == []
+            await ok(client.put(f"{ACME}/secrets/a", json={"value": "hunter2"}), 201)
+            assert (await run_once(client))["state"] == "succeeded"
+    assert len(target.received) == 1

@@ -126,6 +126,18 @@ async def test_metrics_of_a_worker_have_the_same_switch(
         assert (await client.get("/live")).status_code == 200
 
 
+async def test_guarded_metrics_of_a_worker_that_is_told_nothing_of_keys_are_not_open(
+    make_shard: ShardFactory,
+) -> None:
+    shard = make_shard(metrics="authenticated")
+    app = probes.make_app([], Shards([shard]), Account(), Places(1))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://worker") as client:
+        key = await store_key(shard, workspace="*")
+        assert (await client.get("/metrics")).status_code == 401
+        answer = await client.get("/metrics", headers={"authorization": f"Bearer {key}"})
+        assert answer.status_code == 200
+
+
 async def test_guarded_metrics_of_a_worker_wait_for_redis_but_for_the_admin_key() -> None:
     settings = Settings(
         redis_url="unix:///nowhere", metrics="authenticated", auth="tokens", admin_key=ADMIN_KEY
@@ -220,7 +232,10 @@ async def test_now_and_then_a_worker_says_what_it_did(
     assert (line.levelname, line.executions, line.attempts, line.failures) == ("INFO", 2, 3, 2)  # type: ignore[attr-defined]
     assert " executions=2 attempts=3 failures=2 last_check=20" in line.getMessage()
     assert line.checks > 0  # type: ignore[attr-defined]
-    told = {one.trigger: one for one in caplog.records if hasattr(one, "trigger")}
+    about = [one for one in caplog.records if hasattr(one, "trigger")]
+    tried = [(one.levelname, one.attempt) for one in about if one.trigger == "bad"]  # type: ignore[attr-defined]
+    assert tried == [("INFO", 1), ("WARNING", 2)], "a line for each attempt that failed"
+    told = {one.trigger: one for one in about}
     assert (told["good"].levelname, told["bad"].levelname) == ("DEBUG", "WARNING")
     failed = told["bad"]
     assert (failed.workspace, failed.attempt) == ("acme", 2)  # type: ignore[attr-defined]

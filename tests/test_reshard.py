@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import sys
@@ -12,6 +13,8 @@ import msgspec
 import pytest
 from conftest import LOOPBACK, Clock, eventually
 from helpers import Target, accounts_balance, claim_all, define, failed, succeeded
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis_cluster import RedisCluster
 
 from app.clock import day_of
@@ -290,13 +293,82 @@ async def test_what_a_shard_counted_stays_counted_when_it_goes(redis_url: str, c
     await twos.aclose()
 
 
-async def test_a_place_at_a_host_stays_where_it_lapses(redis_url: str, clock: Clock) -> None:
+class Interrupted(Exception):
+    """Somebody pressed Ctrl-C."""
+
+
+async def test_a_move_that_is_interrupted_again_and_again_ends_as_one_that_is_not(
+    redis_url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ones, fours = shards_of(redis_url, clock, 1), shards_of(redis_url, clock, 4)
+    await fill(ones, clock)
+    before, left, interrupted = await content(ones), 0, 0
+
+    def bounded(call: Any) -> Any:
+        async def made(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            reply = await call(*arguments, **options)
+            if left < 0:
+                raise Interrupted  # what it did is done, and nobody knows
+            return reply
+
+        return made
+
+    for there, number in ((fours, 4), (fours, 1)):
+        with monkeypatch.context() as patch:
+            for kind, name in ((Redis, "execute_command"), (Pipeline, "execute")):
+                patch.setattr(kind, name, bounded(getattr(kind, name)))
+            for most in itertools.count(3, 5):
+                left = most
+                try:
+                    await resharding.move(there, number)
+                except Interrupted:
+                    interrupted += 1
+                else:
+                    break
+        assert await content(there) == before
+    assert interrupted > 10
+    await ones.aclose()
+    await fours.aclose()
+
+
+async def test_what_a_shard_counted_is_counted_once_though_the_move_was_interrupted(
+    redis_url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twos = shards_of(redis_url, clock, 2)
+    await fill(twos, clock)
+    before = (await fleet.read(twos)).totals
+    redis = twos.first.redis
+    unlink = redis.unlink
+
+    async def lost(*keys: str) -> int:
+        if twos[1].keys.totals in keys:
+            raise ConnectionError
+        return int(await unlink(*keys))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(redis, "unlink", lost)
+        with pytest.raises(ConnectionError):
+            await resharding.move(twos, 1)
+    await resharding.move(twos, 1)
+    one = shards_of(redis_url, clock, 1)
+    assert (await fleet.read(one)).totals == before
+    await twos.aclose()
+    await one.aclose()
+
+
+async def test_places_at_hosts_and_lines_for_them_stay_where_they_lapse(redis_url: str, clock: Clock) -> None:
     ones, threes = shards_of(redis_url, clock, 1), shards_of(redis_url, clock, 3)
-    place = ones.first.keys.host("hooks.example.com")
+    keys = ones.first.keys
+    place, line = keys.host("hooks.example.com"), keys.host_line("hooks.example.com")
     for name in NAMES:
-        await ones.first.redis.zadd(place, {f"worker|{name}:t:{clock.now}": clock.now + 1000})
+        id_ = f"{name}:t:{clock.now}"
+        await ones.first.redis.zadd(place, {f"worker|{id_}": clock.now + 1000})
+        await ones.first.redis.zadd(line, {id_: clock.now})
     assert await resharding.move(threes, 3) == resharding.Moved()
     assert await ones.first.redis.zcard(place) == len(NAMES)
+    assert await ones.first.redis.zcard(line) == len(NAMES)
     await ones.aclose()
     await threes.aclose()
 

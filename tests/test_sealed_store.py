@@ -7,6 +7,7 @@ import base64
 import hashlib
 import os
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -205,6 +206,38 @@ async def test_a_rotation_keeps_what_somebody_writes_meanwhile(make_shard: Shard
     assert (await rotate(shard)).complete
     (one,) = (await catalog.read(shard, "acme")).triggers
     assert one.definition.headers == {"X-Key": "new"}
+
+
+@pytest.mark.parametrize("begins", ["waiting", "admitted"])
+async def test_a_rotation_meets_what_moves_between_the_lists_meanwhile(
+    make_shard: ShardFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch, begins: str
+) -> None:
+    old, new = (
+        make_shard(encryption_keys=f"{FIRST},{SECOND}"),
+        make_shard(encryption_keys=f"{SECOND},{FIRST}"),
+    )
+    await store_set(new, one="* * * * *")
+    clock.advance(60)
+    await fire(old)
+    (one,) = await claim_all(old)
+    await queue.finish(old, [failed(one, clock.now, "retry", 1000)])
+    if begins == "admitted":
+        clock.advance(1)
+        assert await claim_all(old, number=2)
+    members, moved = rotation._Pass._members, []
+
+    async def move_first(self: Any, workspace: str, name: str) -> AsyncIterator[list[str]]:
+        if name == begins and not moved:
+            moved.append(True)
+            other = "admitted" if begins == "waiting" else "waiting"
+            assert await new.redis.zrem(new.keys.of(workspace, begins), one.id)
+            await new.redis.zadd(new.keys.of(workspace, other), {one.id: clock.now})
+        async for page in members(self, workspace, name):
+            yield page
+
+    monkeypatch.setattr(rotation._Pass, "_members", move_first)
+    assert (await rotate(new)).resealed["attempts"] == 1
+    assert moved
 
 
 @pytest.mark.parametrize("erased", [False, True])

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from calls import ok
 from conftest import LOOPBACK, eventually
-from helpers import OK, Target
+from helpers import OK, Target, define
 from hypothesis import given
 from hypothesis import strategies as st
 from product import product
@@ -24,7 +24,7 @@ from app.config import Settings, load_settings, parse_numbers
 from app.errors import ConfigError, WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
 from app.main import create_app
-from app.store import Shard, Shards, connect, open_shards, workers
+from app.store import Shard, Shards, connect, fleet, open_shards, triggers, workers
 from lab.processes import redis_binary
 from lab.redis_servers import RedisServer
 from workers.account import Account
@@ -34,6 +34,7 @@ from workers.probes import make_app
 pytestmark = pytest.mark.anyio
 
 NAMES = [f"ws-{number}" for number in range(12)]
+LETTERS = "/api/workspaces/letters"
 EVERY_SECOND, RARELY = "* * * * * *", "0 0 1 1 *"
 
 
@@ -126,6 +127,49 @@ async def test_the_whole_product_runs_on_several_shards(redis_url: str) -> None:
         await ok(client.delete(f"/api/workspaces/{NAMES[0]}", params={"confirm": NAMES[0]}))
         assert (await ok(client.get("/api/audit")))["entries"][0]["workspace_id"] == NAMES[0]
         assert len((await ok(client.get("/api/workspaces")))["workspaces"]) == len(NAMES) - 1
+
+
+async def test_a_worker_that_serves_some_shards_leaves_the_others_to_others(redis_url: str) -> None:
+    shards = open_shards(settings_of(redis_url, 4))
+    await shards.verify()
+    served = {name for name in NAMES if shard_number(name, 4) in (0, 2)}
+
+    async def start(numbers: str) -> asyncio.subprocess.Process:
+        given = {"REDIS_URL": redis_url, "CRONSPACE_SHARDS": "4", "CRONSPACE_WORKER_SHARDS": numbers}
+        quiet = asyncio.subprocess.DEVNULL
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "app",
+            "worker",
+            env={**os.environ, "CRONSPACE_EGRESS_ALLOW": LOOPBACK, **given},
+            stdout=quiet,
+            stderr=quiet,
+        )
+
+    async with Target().running() as target:
+
+        def reached() -> set[str]:
+            return {one.path.removeprefix("/") for one in target.received}
+
+        for name in NAMES:
+            definition = define(EVERY_SECOND, url=f"{target.url}/{name}")
+            await triggers.replace(shards.of(name), name, [("t", definition)])
+        running = [await start("0,2")]
+        try:
+            await eventually(lambda: reached() == served and len(target.received) > 3 * len(served))
+            assert (await fleet.read(shards)).unserved == [1, 3]
+            running.append(await start("1,3"))
+            await eventually(lambda: reached() == set(NAMES))
+            assert (await fleet.read(shards)).unserved == []
+        finally:
+            for worker in running:
+                worker.terminate()
+            ended = [await worker.wait() for worker in running]
+        assert ended == [0, 0]
+        ids = [one.headers["webhook-id"] for one in target.received]
+        assert len(ids) == len(set(ids))
+    await shards.aclose()
 
 
 async def settled(client: httpx.AsyncClient) -> bool:
@@ -305,9 +349,14 @@ async def test_health_tells_of_the_fullest_redis_and_of_shards_that_nobody_serve
 
 @pytest.mark.xdist_group("cluster")
 async def test_the_whole_product_runs_on_a_cluster_through_a_failover() -> None:
+    gone = True
+
     def answer(request: Any, writer: asyncio.StreamWriter) -> None:
         first = request.headers["cronspace-attempt"] == "1" and request.path == "/retried"
-        writer.write(b"HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n" if first else OK)
+        if request.path == "/gone" and gone:
+            writer.write(b"HTTP/1.1 404 Gone\r\ncontent-length: 0\r\n\r\n")
+        else:
+            writer.write(b"HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n" if first else OK)
 
     with RedisCluster() as cluster:
         settings = settings_of(cluster.url, 6)
@@ -321,27 +370,65 @@ async def test_the_whole_product_runs_on_a_cluster_through_a_failover() -> None:
             await ok(
                 client.post("/api/workspaces/again/triggers", json=one_trigger(target, "retried", RARELY))
             )
+            await ok(client.post(f"{LETTERS}/triggers", json=one_trigger(target, "gone", RARELY)))
             assert len({cluster.owner_of(shard.keys.root) for shard in shards}) == 3
+
+            async def ends_as(state: str, path: str) -> None:
+                async def has_ended() -> bool:
+                    return bool((await ok(client.get(path)))["execution"]["state"] == state)
+
+                await eventually(has_ended)
 
             def arrived(since: int) -> set[str]:
                 return {one.path for one in target.received[since:]} & {f"/{name}" for name in NAMES}
 
             await eventually(lambda: len(arrived(0)) == len(NAMES))
+            run = await ok(client.post(f"{LETTERS}/triggers/t/run"), 202)
+            letter = f"{LETTERS}/executions/{run['execution_id']}"
+            await ends_as("failed", letter)
             run = await ok(client.post("/api/workspaces/again/triggers/t/run"), 202)
             path = f"/api/workspaces/again/executions/{run['execution_id']}"
-
-            async def succeeded() -> bool:
-                return (await ok(client.get(path)))["execution"]["state"] == "succeeded"
-
-            await eventually(succeeded)
+            await ends_as("succeeded", path)
             assert len((await ok(client.get(path)))["execution"]["attempts"]) == 2
 
-            lost = cluster.owner_of(shards.of(NAMES[0]).keys.root)
+            lost = cluster.owner_of(shards.of("letters").keys.root)
             lost.process.kill()
             before = len(target.received)
             await eventually(lambda: len(arrived(before)) == len(NAMES), 30)
-            assert cluster.owner_of(shards.of(NAMES[0]).keys.root) is not lost
+            assert cluster.owner_of(shards.of("letters").keys.root) is not lost
+
+            gone = False  # the dead letter outlived its Redis, and is sent again
+            again = await ok(client.post(f"{letter}/retry"), 202)
+            await ends_as("succeeded", f"{LETTERS}/executions/{again['execution_id']}")
+            assert (await ok(client.get(letter)))["execution"]["retried_as"] == again["execution_id"]
+            every = (await ok(client.get("/api/executions", params={"limit": 500})))["executions"]
+            assert {one["workspace_id"] for one in every} == {*NAMES, "again", "letters"}
+            explained = await ok(client.get(f"{LETTERS}/triggers/t/explain"))
+            assert explained["findings"][0]["code"] == "next_slot"
+            days = (await ok(client.get(f"{LETTERS}/ledger")))["days"]
+            assert {one["state"] for day in days for one in day["by_hand"]} == {"failed", "succeeded"}
             for name in NAMES:
                 await ok(client.post(f"/api/workspaces/{name}/triggers", json={"triggers": []}))
             stats = await ok(client.get("/api/stats"))
-            assert (stats["workspaces"], stats["triggers"]["total"]) == (len(NAMES) + 1, 1)
+            assert (stats["workspaces"], stats["triggers"]["total"]) == (len(NAMES) + 2, 2)
+
+
+@pytest.mark.xdist_group("cluster")
+async def test_a_shard_that_goes_to_another_node_is_found_though_the_former_one_lives() -> None:
+    """As when a cluster is upgraded node by node: no connection breaks, and the former primary says MOVED."""
+    with RedisCluster() as cluster:
+        settings = settings_of(cluster.url, 1)
+        async with Target().running() as target, product(settings) as (client, shards):
+            path = "/api/workspaces/moved/triggers"
+            await ok(client.post(path, json=one_trigger(target, "before", EVERY_SECOND)))
+            await eventually(lambda: target.received)
+            for _ in range(2):  # there and back
+                cluster.hand_over(shards.first.keys.root)
+                before = len(target.received)
+                await ok(client.get("/ready"))
+                await ok(client.get("/api/workspaces"))
+                await eventually(lambda since=before: len(target.received) > since)
+            await ok(client.post(path, json=one_trigger(target, "after", EVERY_SECOND)))
+            await eventually(lambda: target.received[-1].path == "/after")
+            ids = [one.headers["webhook-id"] for one in target.received]
+            assert len(ids) == len(set(ids))

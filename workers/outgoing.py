@@ -70,7 +70,7 @@ class OutgoingCache:
         for workspace in missing:
             self._forget(workspace)
         for workspace, (version, packed) in loaded.items():
-            size = _ENTRY_BYTES + (0 if isinstance(packed, SealError) else len(packed))
+            size = _ENTRY_BYTES + (len(packed) if isinstance(packed, bytes) else 0)
             self._known[workspace] = _Kept(version, size, self._prepare(workspace, packed))
             self._size += size
         for workspace in list(self._known):
@@ -88,8 +88,10 @@ class OutgoingCache:
         if known is not None:
             self._size -= known.size
 
-    def _prepare(self, workspace: str, packed: bytes | SealError) -> Ready:
+    def _prepare(self, workspace: str, packed: bytes | SealError | None) -> Ready:
         try:
+            if packed is None:
+                raise LookupError("Redis has lost them: put its secrets and egress lists again")
             if isinstance(packed, SealError):
                 raise packed
             stored = unpack_outgoing(packed)
@@ -101,7 +103,9 @@ class OutgoingCache:
                 Masker(values.values()) if values else str,
             )
         except Exception as error:  # one workspace's: the others go on
-            log.error("what the requests of %s go out with can't be read: %s", workspace, error)
+            log.error(
+                "what its requests go out with can't be read: %s", error, extra={"workspace": workspace}
+            )
             return Ready(self.usual.egress, fault=f"the workspace's secrets can't be read: {error}")
 
     def _policy_of(self, own: OwnEgress | None) -> Egress:

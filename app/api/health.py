@@ -29,7 +29,7 @@ class Health(Answer, frozen=True, kw_only=True):
 class RedisHealth(Answer, frozen=True, kw_only=True):
     """The Redis server, as it describes itself; of a cluster the node that is fullest."""
 
-    version: str
+    version: Annotated[str, about("Empty: it does not allow INFO, and nothing here is known.")]
     role: Annotated[str, about("`master` is the primary.")]
     replicas: Annotated[int, about("Replicas that are connected.")]
     used_memory_bytes: int
@@ -152,7 +152,7 @@ async def _look(shards: Shards) -> DetailedHealth:
     findings = examine(
         Facts(
             takes_writes=refused,
-            role=next((one.role for one in servers if one.role != "master"), "master"),
+            role=next((one.role for one in servers if one.role not in ("", "master")), "master"),
             warnings=list(dict.fromkeys(warning for one in servers for warning in one.warnings())),
             fullness=servers[0].fullness,
             holds=[hold.detail for one in readable for hold in (await witness.status(one)).holds],

@@ -14,6 +14,7 @@ from app.config import Settings
 from app.redis_errors import kind_of_error
 from app.store import Shards, fleet, server
 from app.store.census import Census
+from app.store.history import WHATS
 from app.telemetry.figures import CONTENT_TYPE, Figures, write_out
 from app.telemetry.fleet_figures import Reading, fleet_figures
 from app.telemetry.metrics import REDIS_ERRORS, REDIS_UP
@@ -59,7 +60,8 @@ class Scrape:
             await self._census.go_on()
         total = self._census.total
         return Reading(
-            totals=None if found.unread else found.totals,
+            # What never happened is 0: a counter that begins with 3 has not increased, and nobody is alarmed.
+            totals=None if found.unread else dict.fromkeys(WHATS, 0) | found.totals,
             triggers=total.triggers if total else {},
             executions=total.executions if total else {},
             of_each=self._census.of_each,

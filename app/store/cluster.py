@@ -9,20 +9,14 @@ up when its node says that it is not the owner any more. The client's retries th
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Connection, Redis, SSLConnection
 from redis.crc import key_slot
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    ConnectionError,
-    MovedError,
-    RedisError,
-    TryAgainError,
-)
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from app.config import CLUSTER_SCHEMES, Settings
 from app.errors import ConfigError
@@ -33,8 +27,9 @@ Address = tuple[str, int]
 
 _PORT = 6379
 _ASK_SECONDS = 2.0  # for one node to tell the slots
-# What a node says that does not own the slot, or can't serve it now.
-_ELSEWHERE = (MovedError, AskError, ClusterDownError, TryAgainError)
+# What a node says that does not own the slot, or can't serve it now. To a plain client of redis-py these are
+# errors like any other. Redis 6 wraps what a command within a script met.
+_ELSEWHERE = re.compile(r"(\A|-)(MOVED|ASK|CLUSTERDOWN|TRYAGAIN) ")
 
 
 def is_cluster(settings: Settings) -> bool:
@@ -140,7 +135,9 @@ class _ToOwner(ToPrimary, Connection):
         """As ever; but a node that is not the owner is left, and the command goes to another."""
         try:
             return await super().read_response(*args, **options)
-        except _ELSEWHERE as error:
+        except ResponseError as error:
+            if not _ELSEWHERE.search(str(error)):
+                raise
             await self.disconnect(nowait=True)
             raise ConnectionError(f"the shard is not at {self.host}:{self.port}: {error}") from error
 

@@ -49,10 +49,11 @@ async def _change(shard: Shard, workspace: str, alter: Callable[[Outgoing], Outg
     raise ReplaceConflict("Other changes of the same workspace kept coming between; try again.")
 
 
-async def load(shard: Shard, workspaces: Sequence[str]) -> dict[str, tuple[int, bytes | SealError]]:
+async def load(shard: Shard, workspaces: Sequence[str]) -> dict[str, tuple[int, bytes | SealError | None]]:
     """Version and packed value of workspaces, of those that have any, in one read.
 
-    What can't be opened comes as the error, so that it fails its own workspace only.
+    What can't be opened comes as the error, so that it fails its own workspace only. None: Redis has the
+    version and lost the value, as with a policy that evicts. That is not the same as having nothing.
     """
     async with shard.redis.pipeline(transaction=True) as pipe:  # or a version might get another's value
         pipe.zmscore(shard.keys.outgoing, list(workspaces))
@@ -60,9 +61,9 @@ async def load(shard: Shard, workspaces: Sequence[str]) -> dict[str, tuple[int, 
             pipe.get(shard.keys.of(workspace, "outgoing"))
         versions, *values = await shard.read_together(pipe)
     return {
-        workspace: (int(version), _opened(shard, value))
+        workspace: (int(version), None if value is None else _opened(shard, value))
         for workspace, version, value in zip(workspaces, versions, values, strict=True)
-        if version is not None and value is not None
+        if version is not None
     }
 
 
@@ -125,7 +126,7 @@ async def _read(shard: Shard, workspace: str) -> Stored:
     version, packed = found
     if isinstance(packed, SealError):
         raise packed
-    return version, unpack_outgoing(packed)
+    return version, NOTHING if packed is None else unpack_outgoing(packed)  # so that it can be put again
 
 
 def _opened(shard: Shard, value: bytes) -> bytes | SealError:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
 
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import RedisError
 
 from app.store.server import Server, history_of, look, replicas_of
 from app.store.shard import Shard
@@ -43,11 +42,11 @@ class Replicas:
     async def history(self) -> str:
         """What a later confirmation is held against: to be asked for before the write.
 
-        It may be out of date, and then one confirmation fails that need not.
+        It may be out of date, and then one confirmation fails that need not. It is empty where INFO is
+        forbidden: nothing can be confirmed there, nor has to be.
         """
         if not self._history:
-            with suppress(NoPermissionError):  # INFO is forbidden: nothing can be confirmed, nor has to be
-                await self.look()
+            await self.look()
         return self._history
 
     async def look(self) -> Server:
@@ -63,10 +62,7 @@ class Replicas:
         now = time.monotonic()
         if now < self._next_look:
             return self._next_look - now
-        try:
-            warnings = (await self.look()).warnings()
-        except NoPermissionError:
-            warnings = ["Redis does not allow INFO: nobody sees how it is run; give its user +info"]
+        warnings = (await self.look()).warnings()
         self._next_look = now + self._look_seconds
         self._warned = {one: at for one, at in self._warned.items() if one in warnings}
         for warning in warnings:

@@ -88,16 +88,17 @@ async def move(shards: Shards, number: int) -> Moved:
         for target in shards:  # what is given a number later has to get a higher one
             if int(await reply(target.redis.hget(target.keys.root, "serial")) or 0) < serial:
                 await reply(target.redis.hset(target.keys.root, "serial", str(serial)))
-        # Their members are no workspaces; places at hosts lapse by themselves.
+        # Their members are no workspaces. Places at hosts lapse by themselves, and so do the lines for them:
+        # who waits in one asks again before, and where a line came to its host would not be known.
         own = (source.keys.beats, source.keys.workers, source.keys.seats)
-        places = source.keys.host("")
+        lapses = (source.keys.host(""), source.keys.host_line(""))
         async for keys in _keys_of(source):
             shared = []
             elsewhere: dict[Shard, list[str]] = {}
             for key in keys:
                 match = _OWN_KEY.match(key) or _EXECUTION_KEY.match(key)
                 if match is None:
-                    if key not in own and not key.startswith(places):
+                    if key not in own and not key.startswith(lapses):
                         shared.append(key)
                     continue
                 target = shards[shard_number(match[1], number)]
@@ -117,15 +118,19 @@ async def move(shards: Shards, number: int) -> Moved:
 async def _close(source: Shard, first: Shard) -> None:
     """Leave nothing of a shard that goes but what its witnesses remember, for when it comes back.
 
-    What it counted is counted in the first shard from now on, so that no counter of the fleet goes back.
+    What it counted is counted in the first shard from now on, so that no counter of the fleet goes back; a
+    move that is begun again finds noted that it is.
     """
-    totals = await reply(source.redis.hgetall(source.keys.totals))
-    async with first.redis.pipeline(transaction=False) as pipe:
-        for what, count in totals.items():
-            pipe.hincrby(first.keys.totals, what.decode(), int(count))
-        await pipe.execute()
-    keys = source.keys
+    keys, noted = source.keys, f"counted:{source.keys.tag}"
+    totals = await reply(source.redis.hgetall(keys.totals))
+    if not await reply(first.redis.hexists(DEPLOYMENT, noted)):
+        async with first.redis.pipeline(transaction=True) as pipe:
+            for what, count in totals.items():
+                pipe.hincrby(first.keys.totals, what.decode(), int(count))
+            pipe.hset(DEPLOYMENT, noted, "1")
+            await pipe.execute()
     await source.redis.unlink(keys.totals, keys.workers, keys.worker_facts, keys.seats)
+    await reply(first.redis.hdel(DEPLOYMENT, noted))
 
 
 async def _keys_of(shard: Shard) -> AsyncIterator[list[str]]:

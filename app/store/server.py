@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
+from redis.exceptions import NoPermissionError
 
 from app.store.shard import Shard, reply
 
@@ -14,7 +15,7 @@ from app.store.shard import Shard, reply
 class Server(Struct, frozen=True, kw_only=True):
     """The Redis of a shard as it is now. Sizes are bytes."""
 
-    version: str
+    version: str  # empty: nothing is known
     role: str  # master or slave, as Redis calls them
     history: str  # the replication id: another one after every failover and restart
     replicas: int  # connected
@@ -33,6 +34,8 @@ class Server(Struct, frozen=True, kw_only=True):
 
     def warnings(self) -> list[str]:
         """What somebody has to change, and how; one line each."""
+        if not self.version:
+            return ["Redis does not allow INFO: nobody sees how it is run; give its user +info"]
         found = []
         if self.eviction and self.eviction != "noeviction":
             found.append(
@@ -46,8 +49,11 @@ class Server(Struct, frozen=True, kw_only=True):
 
 
 async def look(shard: Shard) -> Server:
-    """The Redis of a shard."""
-    return server_of(await reply(shard.redis.info()))
+    """The Redis of a shard; where it does not allow INFO, one of which nothing is known."""
+    try:
+        return server_of(await reply(shard.redis.info()))
+    except NoPermissionError:
+        return server_of({})
 
 
 async def look_at_all(shards: Iterable[Shard]) -> list[Server]:

@@ -107,6 +107,7 @@ class Shard:
                 settings.max_backlog,
                 settings.keep_runs,
                 settings.max_rate,
+                min(settings.keep_timings_days, settings.keep_days),
             ]
         )
 

@@ -12,12 +12,12 @@ local function count_total(what, by)
   totals[what] = (totals[what] or 0) + (by or 1)
 end
 
-local function gathered(all, workspace, name, slot)
+local function gathered(all, workspace, name, slot, keep_days)
   local day = day_of(slot)
   local key = of(workspace, name .. day)
   local found = all[key]
   if not found then
-    found = { expires = (day + 1 + policy.keep_days) * 86400, fields = {} }
+    found = { expires = (day + 1 + keep_days) * 86400, fields = {} }
     all[key] = found
   end
   return found.fields
@@ -25,7 +25,7 @@ end
 
 -- Count something that happened to a slot, on the slot's own day.
 local function count(workspace, trigger, slot, what, by)
-  local fields = gathered(counted, workspace, 'day:', slot)
+  local fields = gathered(counted, workspace, 'day:', slot, policy.keep_days)
   local own, total = trigger .. ':' .. what, ':' .. what
   fields[own] = (fields[own] or 0) + (by or 1)
   fields[total] = (fields[total] or 0) + (by or 1)
@@ -35,7 +35,7 @@ end
 -- Note an execution's duration and lateness, ms, for a trigger or (with the id '') the workspace. What a person
 -- started has no lateness: false.
 local function time(workspace, trigger, slot, duration, late)
-  local fields = gathered(timed, workspace, 'timings:', slot)
+  local fields = gathered(timed, workspace, 'timings:', slot, policy.keep_timings_days)
   local list = fields[trigger]
   if not list then
     list = {}
