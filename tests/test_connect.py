@@ -10,7 +10,9 @@ from helpers import numbered
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.config import Settings
+from app.errors import ConfigError
 from app.store import Shard, connect, triggers
+from app.store.cluster import connect_to_owner, is_cluster
 from lab.processes import free_port
 from lab.redis_servers import RedisServer, redis_binaries
 
@@ -26,6 +28,28 @@ async def uses(url: str, **settings: str | bool) -> int:
         return int(shard.redis.connection_pool.connection_kwargs.get("db", 0))
     finally:
         await shard.redis.aclose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hun/ter@127.0.0.1:6379/0",
+        "redis://user:hun?ter@127.0.0.1",
+        "rediss://user:hun#ter@127.0.0.1",
+        "redis://:hun\u2100ter@127.0.0.1/",
+        "redis://:hun[ter@127.0.0.1/",
+        "redis+sentinel://user:hun/ter@127.0.0.1/mymaster",
+        "redis+sentinel://user:hun\u2100ter,hun@127.0.0.1:hun/mymaster",
+        "redis+cluster://user:hun/ter@127.0.0.1",
+        "redis+cluster://user:hun\u2100ter@127.0.0.1",
+    ],
+)
+async def test_a_url_that_can_not_be_read_is_not_repeated(url: str) -> None:
+    """A password that is not quoted makes a URL that is none, and it is no one else's to see."""
+    settings = Settings(redis_url=url)
+    with pytest.raises(ConfigError, match="REDIS_URL") as caught:
+        connect_to_owner(settings, 0) if is_cluster(settings) else connect(settings)
+    assert "hun" not in str(caught.value)
 
 
 async def test_user_password_and_database() -> None:
