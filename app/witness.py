@@ -64,7 +64,6 @@ class Verdict(Struct, frozen=True):
     epoch: str = ""
     beat: str = ""
     term: int = 0
-    loss: Loss | None = None  # noticed in this call
 
 
 class Remembered(Struct, frozen=True):

@@ -104,6 +104,14 @@ async def heartbeat(shard: Shard, name: str = "w", running: int = 0) -> None:
     await workers.note(shard, name, facts)
 
 
+async def spoil(shard: Shard, workspace: str, trigger: str) -> bytes:
+    """Make a stored expression one that can't be computed; returns the definition as it was stored."""
+    definitions = shard.keys.of(workspace, "definitions")
+    packed = bytes(await reply(shard.redis.hget(definitions, trigger)) or b"")
+    await reply(shard.redis.hset(definitions, trigger, packed.replace(b"* * * * *", b"* * * * 9")))
+    return packed
+
+
 @asynccontextmanager
 async def worker_running(shard: Shard) -> AsyncIterator[Worker]:
     """A worker in this process, stopped at the end of the block."""

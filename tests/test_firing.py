@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import START, Clock, ShardFactory
-from helpers import accounts_balance, claim_all, define, failed, numbered, open_ids, succeeded
+from helpers import accounts_balance, claim_all, define, failed, numbered, open_ids, spoil, succeeded
 from redis.exceptions import ResponseError
 
 from app.clock import day_of
@@ -88,9 +88,7 @@ async def test_a_trigger_that_can_not_be_computed_shows_its_error_and_stops_no_o
     shard: Shard, clock: Clock
 ) -> None:
     await triggers.replace(shard, "acme", [("bad", define()), ("good", define())])
-    broken = shard.keys.of("acme", "definitions")
-    packed = await shard.redis.hget(broken, "bad")
-    await shard.redis.hset(broken, "bad", packed.replace(b"* * * * *", b"* * * * 9"))
+    good = await spoil(shard, "acme", "bad")
     for _ in range(6):
         clock.advance(60)
         await ticking.fire_due(shard)
@@ -100,7 +98,9 @@ async def test_a_trigger_that_can_not_be_computed_shows_its_error_and_stops_no_o
     assert by_id["bad"].next_slot is None
     assert by_id["good"].error is None
     assert by_id["good"].next_slot == START // 60_000 * 60_000 + 7 * 60_000
-    await shard.redis.hset(broken, "bad", packed)  # mended: it comes back by itself
+    await shard.redis.hset(
+        shard.keys.of("acme", "definitions"), "bad", good
+    )  # mended: it comes back by itself
     clock.advance(301)
     await ticking.refill(shard)
     assert (await catalog.read(shard, "acme")).triggers[0].next_slot is not None

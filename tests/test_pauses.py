@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import Clock
-from helpers import accounts_balance, claim_all, define, numbered, open_ids
+from helpers import accounts_balance, claim_all, define, numbered, open_ids, spoil
 
 from app.clock import day_of
 from app.models import Attempt
@@ -209,9 +209,7 @@ async def test_what_cannot_be_computed_hides_no_slots_of_others_from_a_pause(
     shard: Shard, clock: Clock
 ) -> None:
     await triggers.replace(shard, "acme", [("bad", define()), ("good", define())])
-    definitions = shard.keys.of("acme", "definitions")
-    packed = await shard.redis.hget(definitions, "bad")
-    await shard.redis.hset(definitions, "bad", packed.replace(b"* * * * *", b"* * * * 9"))
+    await spoil(shard, "acme", "bad")
     await ticking.refill_some(shard, ["acme:bad"])  # an error, while it still holds slots
     clock.advance(90)
     await ticking.fire_due(shard)

@@ -60,7 +60,7 @@ def hear(shard: Shard, found: list[Any], now: int) -> None:
     """Take in the verdict of a script that ran at ``now``; say so in the log when it has changed."""
     why, own, epoch, beat, term, packed = found
     loss = _loss.decode(packed) if packed else None
-    verdict = Verdict(why.decode(), bool(own), epoch.decode(), beat.decode(), term, loss)
+    verdict = Verdict(why.decode(), bool(own), epoch.decode(), beat.decode(), term)
     before = shard.witness.why
     shard.witness.hear(verdict, now)
     if loss is not None:
