@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from certificates import self_signed
+from conftest import eventually
 from helpers import numbered
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis_cluster import SLOTS, low_port
 
 from app.config import Settings
 from app.errors import ConfigError
-from app.store import Shard, connect, triggers
+from app.store import Shard, connect, everywhere, open_shards, triggers
 from app.store.cluster import connect_to_owner, is_cluster
 from lab.processes import free_port
 from lab.redis_servers import RedisServer, redis_binaries
@@ -52,6 +54,20 @@ async def test_a_url_that_can_not_be_read_is_not_repeated(url: str) -> None:
     assert "hun" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("redis://h/0?timeout=3", "'timeout' is none of its parameters"),
+        ("unix:///s?db=1&user=x", "'user' is none of its parameters"),
+        ("redis://h/0?socket_timeout=soon", "'socket_timeout'"),
+        ("rediss://h/0?ssl_cert_reqs=perhaps", "perhaps"),
+    ],
+)
+async def test_a_parameter_that_is_none_is_one_clear_line(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        connect(Settings(redis_url=url))
+
+
 async def test_user_password_and_database() -> None:
     port = free_port()
     binary = next(iter(redis_binaries().values()))
@@ -64,7 +80,12 @@ async def test_user_password_and_database() -> None:
         server.close()
 
 
-@pytest.mark.skipif("system" not in redis_binaries(), reason="the embedded Redis is built without TLS")
+with_tls = pytest.mark.skipif(
+    "system" not in redis_binaries(), reason="the embedded Redis is built without TLS"
+)
+
+
+@with_tls
 async def test_tls_with_a_ca_file(tmp_path: Path) -> None:
     certificate, key = self_signed(tmp_path)
     port = free_port()
@@ -80,5 +101,37 @@ async def test_tls_with_a_ca_file(tmp_path: Path) -> None:
         with pytest.raises(RedisConnectionError, match="certificate"):
             await uses(address, redis_ca_file=str(certificate))
         assert await uses(address, redis_ca_file=str(certificate), redis_check_name=False) == 2
+    finally:
+        server.close()
+
+
+@with_tls
+async def test_tls_on_a_cluster(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    port = low_port()
+    tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    tls += ["--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no"]
+    cluster = ["--cluster-enabled", "yes", "--tls-cluster", "yes"]
+    server = RedisServer(redis_binaries()["system"], *tls, *cluster)
+    try:
+        server.client.execute_command("CLUSTER", "ADDSLOTS", *range(SLOTS))
+        await eventually(lambda: server.client.cluster("INFO")["cluster_state"] == "ok")
+
+        async def stores(**settings: str | bool) -> int:
+            shards = open_shards(
+                Settings(redis_url=f"rediss+cluster://127.0.0.1:{port}", shards=2, **settings)
+            )
+            try:
+                for name in ("one", "two"):
+                    await triggers.replace(shards.of(name), name, numbered(2))
+                return len((await everywhere.list_workspaces(shards))[0])
+            finally:
+                await shards.aclose()
+
+        with pytest.raises(RedisConnectionError, match="certificate"):
+            await stores(redis_check_name=False)
+        with pytest.raises(RedisConnectionError, match="certificate"):  # 127.0.0.1 is not a name of it
+            await stores(redis_ca_file=str(certificate))
+        assert await stores(redis_ca_file=str(certificate), redis_check_name=False) == 2
     finally:
         server.close()

@@ -85,10 +85,14 @@ def connect(settings: Settings) -> Redis:
             return Redis.from_pool(_sentinel_pool(parse_sentinel_url(url), options, tls))
         split_url(url)
         options |= tls | parse_plain_url(url)
-    except ValueError as error:
+        class_ = _CLASSES[options.pop("connection_class", Connection)]
+        class_(**options)  # nothing is connected yet: what it does not know it refuses
+    except TypeError as error:
+        unknown = str(error).rpartition(" ")[2]  # "… an unexpected keyword argument 'foo'"
+        raise ConfigError(f"REDIS_URL can't be read: {unknown} is none of its parameters") from None
+    except (RedisError, ValueError) as error:
         raise ConfigError(f"REDIS_URL can't be read: {error}") from error
-    given = options.pop("connection_class", Connection)
-    return Redis.from_pool(Pool(connection_class=_CLASSES[given], **options))
+    return Redis.from_pool(Pool(connection_class=class_, **options))
 
 
 def split_url(url: str) -> SplitResult:
