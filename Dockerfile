@@ -25,8 +25,12 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
  && find /opt/cronspace -type d \( -name tests -o -name test \) -prune -exec rm -r {} + \
  && find /opt/cronspace -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) -delete
 
+# Where CRONSPACE_STATE_DIR may be, with a volume: a new volume has the owner of what it covers.
+RUN install -d -o 1000 -g 1000 /state/cronspace
+
 FROM ${PYTHON}
 COPY --from=build /opt/cronspace /opt/cronspace
+COPY --from=build --chown=1000:1000 /state /var/lib
 ENV PATH=/opt/cronspace/bin:$PATH PYTHONUNBUFFERED=1 CRONSPACE_HOST=0.0.0.0
 USER 1000:1000
 WORKDIR /

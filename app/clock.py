@@ -24,7 +24,8 @@ _is_moment = re.compile(MOMENT_PATTERN).match
 
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
+LAST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
+LAST_ASKED_MS = 253_370_764_800_000  # 9999-01-01: of the calendar's last year, no zone's clock is asked
 
 
 def steady() -> float:
@@ -45,8 +46,12 @@ def to_ms(moment: datetime) -> int:
 
 
 def from_ms(ms: int, zone: tzinfo = UTC) -> datetime:
-    """Milliseconds since the epoch as a datetime in a zone."""
-    return (_EPOCH + timedelta(milliseconds=ms)).astimezone(zone)
+    """Milliseconds since the epoch as a datetime in a zone; in UTC where the year 10000 has begun."""
+    moment = _EPOCH + timedelta(milliseconds=ms)
+    try:
+        return moment.astimezone(zone)
+    except OverflowError:
+        return moment
 
 
 def day_of(ms: int) -> int:
@@ -90,7 +95,7 @@ def parse_moment(text: str, zone: tzinfo) -> int:
         ms = to_ms(moment) if moment.tzinfo else _local_ms(moment, zone)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{text!r} is no moment: {error}") from error
-    if not 0 < ms <= _LAST_MS:
+    if not 0 < ms <= LAST_MS:
         raise ValueError(f"{text!r} does not lie between the years 1970 and 9999")
     return ms
 

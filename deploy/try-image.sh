@@ -100,6 +100,7 @@ echo "API and worker are healthy after $((($(date +%s%N) - begun) / 1000000)) ms
 import os
 assert os.getuid() == os.getgid() == 1000 and not os.path.exists("/bin/sh")
 assert "CapBnd:\t0000000000000000" in open("/proc/self/status").read()
+assert os.stat("/var/lib/cronspace").st_uid == 1000 != os.stat("/var/lib").st_uid
 assert not any(os.access(path, os.W_OK) for path in ("/", "/tmp", "/opt/cronspace", "/var/tmp"))')
 
 ask() { curl -fsS -H "Authorization: Bearer $key" "$@"; }

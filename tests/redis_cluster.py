@@ -24,7 +24,7 @@ class RedisCluster:
         self.nodes: list[RedisServer] = []
         try:
             for _ in range(2 * primaries):
-                server = RedisServer(redis_binary(), *options, port=_low_port())
+                server = RedisServer(redis_binary(), *options, port=low_port())
                 self._open.callback(server.close)
                 self.nodes.append(server)
             self._form(primaries)
@@ -105,7 +105,8 @@ def _known(client: redis.Redis) -> list[bytes]:
     ]
 
 
-def _low_port() -> int:
+def low_port() -> int:
+    """A free port for a node: its bus listens 10,000 above it."""
     while (port := free_port()) > 55_000:
         pass
     return port

@@ -101,11 +101,21 @@ async def test_a_key_expires_by_redis_clock_even_while_it_is_cached(shard: Shard
     assert await ring.caller(id_, secret) is None
 
 
-async def test_a_key_that_expires_in_the_past_is_refused(make_shard: ShardFactory, clock: Clock) -> None:
-    async with client_of(make_shard(auth="tokens", admin_key=ADMIN_KEY)) as client:
-        body = {**WANTED, "expires_at": rfc3339(clock.now)}
-        problem = await refused(client.post("/api/keys", json=body, headers=ADMIN), 400, "invalid_request")
-    assert [fault["path"] for fault in problem["errors"]] == ["expires_at"]
+async def test_a_key_expires_in_the_future_and_within_the_calendar(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = make_shard(auth="tokens", admin_key=ADMIN_KEY)
+    async with client_of(shard) as client:
+        for moment in (rfc3339(clock.now), "9999-12-31T23:59:59-14:00"):  # by UTC it is the year 10000
+            body = {**WANTED, "expires_at": moment}
+            problem = await refused(
+                client.post("/api/keys", json=body, headers=ADMIN), 400, "invalid_request"
+            )
+            assert [fault["path"] for fault in problem["errors"]] == ["expires_at"]
+        assert await api_keys.all_keys(shard) == []
+        last = {**WANTED, "expires_at": "9999-12-31T23:59:59Z"}
+        made = await ok(client.post("/api/keys", json=last, headers=ADMIN), 201)
+        assert made["expires_at"] == "9999-12-31T23:59:59.000Z"
 
 
 async def test_the_use_of_a_key_is_noted_once_a_minute(shard: Shard, clock: Clock) -> None:

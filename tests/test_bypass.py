@@ -218,12 +218,15 @@ PUBLIC = [
 ]
 
 _listeners: list[list[str]] = []
+_barriers: list[str] = []
 
 
 def _note_connect(event: str, given: tuple[Any, ...]) -> None:
     if event == "socket.connect" and isinstance(given[1], tuple):
         for connects in _listeners:
             connects.append(str(given[1][0]))
+        if _barriers:
+            raise OSError(_barriers[0])
 
 
 sys.addaudithook(_note_connect)  # for good: hooks can't be taken away
@@ -236,6 +239,14 @@ def connects() -> Iterator[list[str]]:
     _listeners.append(made)
     yield made
     _listeners.remove(made)
+
+
+@pytest.fixture
+def barred(connects: list[str]) -> Iterator[list[str]]:
+    """The same, and each of them fails right there: nothing leaves this machine."""
+    _barriers.append("barred by the test")
+    yield connects
+    _barriers.clear()
 
 
 class Trap:
@@ -329,16 +340,13 @@ async def test_what_is_no_url_is_sent_nowhere(transport: Transport, connects: li
 
 
 @pytest.mark.parametrize(("url", "addresses"), PUBLIC)
-async def test_a_public_url_passes(names: NameServer, url: str, addresses: Sequence[str]) -> None:
-    _, host, port = delivery.prepare(pack_definition(define(url=url))).origin
-    asking = Resolver((names.address,))
-    try:
-        found = [ip_address(host)]
-    except ValueError:
-        found = await asking.look_up(host)
-    GUARDED.check(host, port)
-    assert set(GUARDED.permitted(host, found)) == set(map(ip_address, addresses))
-    await asking.aclose()
+async def test_a_public_url_passes(
+    transport: Transport, barred: list[str], url: str, addresses: Sequence[str]
+) -> None:
+    ended = await send(transport, GUARDED, url)
+    assert ended.attempt is not None
+    assert (ended.attempt.kind, "barred by the test" in ended.attempt.message) == ("connect", True)
+    assert set(map(ip_address, barred)) == set(map(ip_address, addresses))
 
 
 async def test_of_mixed_answers_only_the_permitted_address_is_connected_to(

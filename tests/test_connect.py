@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 from certificates import self_signed
+from conftest import eventually
 from helpers import numbered
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis_cluster import SLOTS, low_port
 
 from app.config import Settings
-from app.store import Shard, connect, triggers
+from app.errors import ConfigError
+from app.store import Shard, connect, everywhere, open_shards, triggers
+from app.store.cluster import connect_to_owner, is_cluster
 from lab.processes import free_port
 from lab.redis_servers import RedisServer, redis_binaries
 
@@ -28,6 +32,42 @@ async def uses(url: str, **settings: str | bool) -> int:
         await shard.redis.aclose()
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hun/ter@127.0.0.1:6379/0",
+        "redis://user:hun?ter@127.0.0.1",
+        "rediss://user:hun#ter@127.0.0.1",
+        "redis://:hun\u2100ter@127.0.0.1/",
+        "redis://:hun[ter@127.0.0.1/",
+        "redis+sentinel://user:hun/ter@127.0.0.1/mymaster",
+        "redis+sentinel://user:hun\u2100ter,hun@127.0.0.1:hun/mymaster",
+        "redis+cluster://user:hun/ter@127.0.0.1",
+        "redis+cluster://user:hun\u2100ter@127.0.0.1",
+    ],
+)
+async def test_a_url_that_can_not_be_read_is_not_repeated(url: str) -> None:
+    """A password that is not quoted makes a URL that is none, and it is no one else's to see."""
+    settings = Settings(redis_url=url)
+    with pytest.raises(ConfigError, match="REDIS_URL") as caught:
+        connect_to_owner(settings, 0) if is_cluster(settings) else connect(settings)
+    assert "hun" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("redis://h/0?timeout=3", "'timeout' is none of its parameters"),
+        ("unix:///s?db=1&user=x", "'user' is none of its parameters"),
+        ("redis://h/0?socket_timeout=soon", "'socket_timeout'"),
+        ("rediss://h/0?ssl_cert_reqs=perhaps", "perhaps"),
+    ],
+)
+async def test_a_parameter_that_is_none_is_one_clear_line(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        connect(Settings(redis_url=url))
+
+
 async def test_user_password_and_database() -> None:
     port = free_port()
     binary = next(iter(redis_binaries().values()))
@@ -40,7 +80,12 @@ async def test_user_password_and_database() -> None:
         server.close()
 
 
-@pytest.mark.skipif("system" not in redis_binaries(), reason="the embedded Redis is built without TLS")
+with_tls = pytest.mark.skipif(
+    "system" not in redis_binaries(), reason="the embedded Redis is built without TLS"
+)
+
+
+@with_tls
 async def test_tls_with_a_ca_file(tmp_path: Path) -> None:
     certificate, key = self_signed(tmp_path)
     port = free_port()
@@ -56,5 +101,37 @@ async def test_tls_with_a_ca_file(tmp_path: Path) -> None:
         with pytest.raises(RedisConnectionError, match="certificate"):
             await uses(address, redis_ca_file=str(certificate))
         assert await uses(address, redis_ca_file=str(certificate), redis_check_name=False) == 2
+    finally:
+        server.close()
+
+
+@with_tls
+async def test_tls_on_a_cluster(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    port = low_port()
+    tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    tls += ["--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no"]
+    cluster = ["--cluster-enabled", "yes", "--tls-cluster", "yes"]
+    server = RedisServer(redis_binaries()["system"], *tls, *cluster)
+    try:
+        server.client.execute_command("CLUSTER", "ADDSLOTS", *range(SLOTS))
+        await eventually(lambda: server.client.cluster("INFO")["cluster_state"] == "ok")
+
+        async def stores(**settings: str | bool) -> int:
+            shards = open_shards(
+                Settings(redis_url=f"rediss+cluster://127.0.0.1:{port}", shards=2, **settings)
+            )
+            try:
+                for name in ("one", "two"):
+                    await triggers.replace(shards.of(name), name, numbered(2))
+                return len((await everywhere.list_workspaces(shards))[0])
+            finally:
+                await shards.aclose()
+
+        with pytest.raises(RedisConnectionError, match="certificate"):
+            await stores(redis_check_name=False)
+        with pytest.raises(RedisConnectionError, match="certificate"):  # 127.0.0.1 is not a name of it
+            await stores(redis_ca_file=str(certificate))
+        assert await stores(redis_ca_file=str(certificate), redis_check_name=False) == 2
     finally:
         server.close()

@@ -8,12 +8,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 from calls import client_of, fire, ok
 from conftest import Clock, ShardFactory, eventually
 from helpers import Target, accounts_balance, claim_all, define, numbered, succeeded, worker_running
+from samples import at, samples
 
+from app.api import scrape
 from app.clock import day_of
 from app.main import create_app
 from app.store import Shard, Shards, executions, queue, ticking, triggers, witness
@@ -437,11 +440,15 @@ async def test_the_span_reaches_as_far_as_any_process_saw(make_shard: ShardFacto
     assert seen < loss.until <= seen + 10_000
 
 
-async def test_the_system_call_tells_and_resumes_and_the_audit_knows(shard: Shard, clock: Clock) -> None:
+async def test_the_system_call_tells_and_resumes_and_the_audit_knows(
+    shard: Shard, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape, "_FRESH_SECONDS", 0.0)
     await live(shard, clock, 3)
     async with client_of(shard) as client:
         shown = await ok(client.get("/api/system"))
         assert (shown["firing"], shown["holds"], shown["losses"]) == (True, [], [])
+        assert await told_to_prometheus(client) == (0, 0, 0)
         assert not (await ok(client.post("/api/system/resume")))["changed"]
         await shard.redis.flushdb()
         await ticking.fire_due(shard)
@@ -449,12 +456,24 @@ async def test_the_system_call_tells_and_resumes_and_the_audit_knows(shard: Shar
         assert (shown["firing"], [one["kind"] for one in shown["holds"]]) == (False, ["data_loss"])
         (loss,) = shown["losses"]
         assert (loss["kind"], loss["since"], loss["held"]) == ("emptied", None, True)
+        assert await told_to_prometheus(client) == (1, 0, clock.now / 1000)
         resumed = await ok(client.post("/api/system/resume"))
         assert (resumed["changed"], resumed["firing"]) == (True, True)
         assert len(resumed["losses"]) == 1
+        assert await told_to_prometheus(client) == (0, 0, clock.now / 1000)
         (entry,) = (await ok(client.get("/api/audit")))["entries"]
         assert entry["action"] == "resume_system"
         assert "emptied" in entry["before"]["holds"][0]
+
+
+async def told_to_prometheus(client: httpx.AsyncClient) -> tuple[float | None, ...]:
+    """Shards that are held for a loss and for a jump of the clock, and when the last loss was noticed."""
+    found = samples((await client.get("/metrics")).text)
+    return (
+        at(found, "shards_held", kind="data_loss"),
+        at(found, "shards_held", kind="clock_jump"),
+        at(found, "last_data_loss_timestamp_seconds"),
+    )
 
 
 async def test_running_workers_stop_firing_when_redis_is_emptied(make_shard: ShardFactory) -> None:

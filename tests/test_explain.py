@@ -303,6 +303,15 @@ async def test_a_moment_between_slots_leads_to_the_nearest(shard: Shard, clock: 
     assert codes(await told(shard, FIRST + 9 * MINUTE)) == ["slot_ahead", "trigger_paused"]
 
 
+@pytest.mark.parametrize("timezone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00"])
+async def test_the_ends_of_the_calendar_can_be_asked_about(shard: Shard, timezone: str, at: str) -> None:
+    await store_set(shard, a=define("30 12 2 7 *", timezone=timezone))
+    async with client_of(shard) as client:
+        explanation = await ok(client.get(f"{ACME}/triggers/a/explain?at={at}"))
+    assert codes(explanation["findings"])[0] == "not_a_slot"
+
+
 async def test_a_trigger_that_is_gone_is_explained_while_something_is_kept(
     shard: Shard, clock: Clock
 ) -> None:

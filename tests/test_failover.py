@@ -84,6 +84,8 @@ async def test_a_primary_that_was_demoted_is_left_for_the_new_one(
     servers = replicated(undo, 1, binary=binary)
     shard = live_at(servers.url())
     await triggers.replace(shard, "acme", numbered(1))
+    replica = servers.servers[1].client
+    await eventually(lambda: replica.exists(shard.keys.of("acme", "definitions")))
     with servers.servers[0].client as admin:
         before = {one["id"] for one in admin.client_list("normal")}
         servers.promote(1)

@@ -207,3 +207,30 @@ async def test_facts_of_the_server_are_there_where_config_is_refused(make_shard:
     found = await server.look(make_shard())
     assert found.version[0] in "67"
     assert found.eviction == "noeviction"
+    assert 0 <= found.unsaved_seconds < 7200
+
+
+@pytest.mark.parametrize(
+    ("told", "warned"),
+    [
+        ({}, True),
+        ({"aof_enabled": 1}, False),
+        ({"rdb_changes_since_last_save": 0}, False),
+        ({"rdb_last_save_time": 1_790_000_000 - 3700}, False),
+        ({"slave0": {"ip": "10.0.0.2", "port": 6379, "state": "online"}}, False),
+        ({"server_time_usec": None}, False),
+    ],
+)
+def test_a_redis_that_keeps_everything_in_memory_only_is_warned_of(
+    told: dict[str, Any], warned: bool
+) -> None:
+    info = {
+        "redis_version": "7.0.15",
+        "aof_enabled": 0,
+        "rdb_changes_since_last_save": 12,
+        "rdb_last_save_time": 1_790_000_000 - 3 * 3600,
+        "server_time_usec": 1_790_000_000_000_000,
+    }
+    given = {name: value for name, value in {**info, **told}.items() if value is not None}
+    warnings = server.server_of(given).warnings()
+    assert ["saved nothing for 3 h" in one for one in warnings] == [True] * warned

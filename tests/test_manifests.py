@@ -188,6 +188,21 @@ def test_pods_are_restricted(overlay: str) -> None:
 
 
 @overlays
+def test_what_a_process_saw_of_redis_outlives_its_container(overlay: str) -> None:
+    found = 0
+    for name, pod in pods(overlay).items():
+        for container in pod["spec"]["containers"]:
+            given = {one["name"]: one.get("value") for one in container.get("env", [])}
+            if "CRONSPACE_STATE_DIR" in given:
+                found += 1
+                mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+                volumes = {one["name"] for one in pod["spec"]["volumes"] if "emptyDir" in one}
+                assert mounts[given["CRONSPACE_STATE_DIR"]] in volumes, name
+                assert pod["spec"]["securityContext"]["fsGroup"] == 1000, name
+    assert found == 2
+
+
+@overlays
 def test_secrets_come_by_reference_only(overlay: str) -> None:
     assert of_kind(overlay, "Secret") == []
     for config in of_kind(overlay, "ConfigMap"):
@@ -371,6 +386,7 @@ def test_compose_gives_what_the_processes_accept() -> None:
         assert int(service["stop_grace_period"].removesuffix("s")) > settings.grace_seconds + 10
         assert service["read_only"] is True
         assert service["image"] == f"cronspace:{__version__}"
+        assert service["volumes"] == [f"state:{settings.state_dir}"]
     assert worker["deploy"]["replicas"] == 2
     assert api["ports"] == [f"127.0.0.1:3000:{Settings().port}"]
 

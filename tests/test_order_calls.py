@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from calls import client_of
+from calls import client_of, ok
 from conftest import START, Clock, ShardFactory
 from helpers import claim_all, define, open_ids, succeeded
 
@@ -254,6 +254,25 @@ async def test_next_runs_end_where_the_schedule_does(
     assert len(runs) == count
     shown = (await client.get(f"{PATH}/t")).json()["trigger"]
     assert runs[0]["scheduled_at"] == shown["next_run_at"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "count"),
+    [
+        ({"cron": "* * * * *", "starts_at": "9999-12-31T23:59:00Z"}, 0),
+        ({"interval": "366d", "starts_at": "9999-12-31T23:59:00Z"}, 1),
+        ({"at": "9999-12-31T23:59:59Z"}, 1),
+    ],
+)
+async def test_a_schedule_at_the_end_of_the_calendar_is_shown_as_any(
+    client: httpx.AsyncClient, fields: dict[str, Any], count: int
+) -> None:
+    """In its zone it is the year 10000, which no clock shows."""
+    trigger = {"url": ONE["url"], "method": "POST", "timezone": "Pacific/Kiritimati", **fields}
+    await ok(client.put(f"{PATH}/t", json=trigger))
+    assert len((await ok(client.get(f"{PATH}/t/next-runs")))["runs"]) == count
+    for path in ("", "/explain"):
+        await ok(client.get(f"{PATH}/t{path}"))
 
 
 async def test_a_schedule_that_can_t_be_computed_says_why(shard: Shard) -> None:

@@ -109,6 +109,8 @@ async def processes(folder: Path, redis_url: str, keys: str) -> AsyncIterator[ht
         "CRONSPACE_EGRESS_ALLOW": LOOPBACK,
         "CRONSPACE_LOG_LEVEL": "DEBUG",
         "CRONSPACE_ENCRYPTION_KEYS": keys,
+        "CRONSPACE_WORKER_PORT": str(free_port()),
+        "CRONSPACE_METRICS_WORKSPACES": "10",
         "PYTHONASYNCIODEBUG": "1",
     }
     started = []
@@ -124,11 +126,22 @@ async def processes(folder: Path, redis_url: str, keys: str) -> AsyncIterator[ht
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=key, timeout=60) as client:
             await eventually(lambda: answers(client, str(client.base_url)), 60)
             yield client
+            await look_at_metrics(client, int(environ["CRONSPACE_WORKER_PORT"]))
     finally:
         for process in started:
             if process.returncode is None:
                 process.terminate()
                 await asyncio.wait_for(process.wait(), 60)
+
+
+async def look_at_metrics(client: httpx.AsyncClient, worker_port: int) -> None:
+    """What API and worker tell Prometheus, when all has happened."""
+    of_api = await client.get("/metrics")
+    of_worker = await client.get(f"http://127.0.0.1:{worker_port}/metrics")
+    assert b'workspace="acme"' in of_api.content
+    assert b"cronspace_worker" in of_worker.content
+    for answer_ in (of_api, of_worker):
+        assert (answer_.status_code, found_in(answer_.content)) == (200, set())
 
 
 async def ended(client: httpx.AsyncClient, id_: str) -> Any:

@@ -221,6 +221,16 @@ async def test_the_claims_have_names_to_choose(make_shard: ShardFactory, tmp_pat
         await ok(client.get(PATH.replace("acme", "beta"), headers=headers))
 
 
+async def test_no_name_keeps_a_change_out_of_the_audit(make_shard: ShardFactory, tmp_path: Path) -> None:
+    """JSON can spell half a character, which nothing else can write."""
+    odd: dict[str, Any] = {"sub": "ann\ud800", "name": "\udfff", "scope": "admin"}
+    async with client_of(make_shard(**settings_with(tmp_path, rate_limit_key=100))) as client:
+        headers = bearer(made(**odd))
+        await ok(client.put("/api/workspaces/acme", json={}, headers=headers), 201)
+        (entry,) = (await ok(client.get("/api/workspaces/acme/audit", headers=headers)))["entries"]
+        assert (entry["who"]["id"], entry["who"]["name"]) == ("ann?", "?")
+
+
 async def test_api_keys_work_beside_tokens(make_shard: ShardFactory, tmp_path: Path) -> None:
     async with client_of(make_shard(**settings_with(tmp_path))) as client:
         body = {"name": "CI", "scope": "read", "workspaces": ["acme"]}
@@ -296,6 +306,25 @@ async def test_while_the_issuer_fails_former_keys_go_on_and_without_any_it_is_50
         async with client_of(shard) as client:
             headers = bearer(made(RSA_KEY, "RS256", "r"))
             await refused(client.get(PATH, headers=headers), 503, "issuer_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://ann:hunter2@{}/keys?key=hunter3", "answered with 500"),
+        ("http://ann:hunter2@127.0.0.1:1/keys?key=hunter3", "attempts failed"),
+        ("http://ann:hunter2@127.0.0.1:hunter3/", "no URL"),
+    ],
+)
+async def test_no_secret_of_the_issuers_url_is_in_the_log(
+    caplog: pytest.LogCaptureFixture, url: str, told: str
+) -> None:
+    async with issuing(b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n") as target:
+        with pytest.raises(IssuerUnavailable):
+            await Issuer(url.format(target.url.removeprefix("http://"))).key("RS256", "r")
+    (line,) = [one.getMessage() for one in caplog.records if one.name == "app.api.issuer"]
+    assert told in line
+    assert "hunter" not in line
 
 
 SMALL = rsa.generate_private_key(public_exponent=65537, key_size=1024)

@@ -13,7 +13,7 @@ from app.api.operations import Call, Noun
 from app.api.ranges import Instant
 from app.auth import keys
 from app.auth.callers import EVERYWHERE, SCOPES, Caller, Scope
-from app.clock import rfc3339, to_ms
+from app.clock import LAST_MS, rfc3339, to_ms
 from app.errors import Fault, Forbidden, InvalidRequest, NotFound, TooManyKeys
 from app.formats import Moment
 from app.models import ID_PATTERN
@@ -105,8 +105,8 @@ async def create_key(shards: Shards, call: Call, body: KeyInput) -> KeyCreated:
     """
     now = await shards.first.now_ms()
     expires = 0 if body.expires_at is None else to_ms(body.expires_at)
-    if body.expires_at is not None and expires <= now:
-        fault = Fault("expires_at", "it is past")
+    if body.expires_at is not None and not now < expires <= LAST_MS:
+        fault = Fault("expires_at", "it is past" if expires <= now else "it is beyond the year 9999")
         raise InvalidRequest("The body is not valid; nothing was done.", [fault])
     if not _within(body.workspaces, call.caller):
         raise Forbidden("A key can't reach workspaces that are not yours.", "admin")

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from app.api.fields import Answer, TriggerId, WorkspaceId, about
 from app.api.operations import Noun
-from app.clock import to_ms
+from app.clock import LAST_ASKED_MS, to_ms
 from app.errors import InvalidSchedule
 from app.formats import Cron, Moment, Zone
 from app.models import Definition
@@ -23,7 +23,6 @@ from app.schedule.zones import load_zone, zone_names
 noun = Noun("schedules", "Questions about schedules that need no workspace.", "/api")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST = datetime(9999, 1, 1, tzinfo=UTC)  # the calendar's last year is not asked for
 
 
 class ValidateQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,7 +106,7 @@ async def validate_cron(query: ValidateQuery) -> Validation:
         return _invalid("expression", error)
     after = datetime.now(UTC) if query.after is None else query.after
     slots = []
-    if after < _LAST:  # the rarest dates are decades apart: a hundred of them take a while
+    if to_ms(after) < LAST_ASKED_MS:  # the rarest dates are decades apart: a hundred of them take a while
         definition = Definition(cron=query.expression, timezone=query.timezone, url="", method="GET")
         schedule = schedule_of(definition, query.workspace, query.trigger, 0)
         slots = await asyncio.to_thread(schedule.slots, to_ms(max(after, _EPOCH)), query.count)

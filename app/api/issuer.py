@@ -52,8 +52,8 @@ class Issuer:
             self._keys = KeySet.parse(await self._fetch())
             self._read = self._clock()
         except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            why = str(error).partition("\n")[0] or type(error).__name__
-            log.warning("the JWK set at %s can't be read: %s", self._source, why)
+            # Neither the URL nor what httpx says of it: a password may be in it, or a key in its query.
+            log.warning("the JWK set (CRONSPACE_JWT_JWKS) can't be read: %s", _reason(error))
 
     async def _fetch(self) -> bytes:
         if not self._source.startswith(("https://", "http://")):
@@ -64,9 +64,17 @@ class Issuer:
             httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT_SECONDS) as client,
             client.stream("GET", self._source, headers={"accept": "application/json"}) as response,
         ):
-            response.raise_for_status()
+            if response.status_code != httpx.codes.OK:
+                raise ValueError(f"it was answered with {response.status_code}")
             async for chunk in response.aiter_bytes():
                 found += chunk
                 if len(found) > _MOST_BYTES:
                     raise ValueError(f"it has more than {_MOST_BYTES} bytes")
         return bytes(found)
+
+
+def _reason(error: Exception) -> str:
+    """Why reading failed, in one line that repeats no URL."""
+    if isinstance(error, httpx.InvalidURL):
+        return "it is no URL"
+    return str(error).partition("\n")[0] or type(error).__name__

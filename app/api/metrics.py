@@ -11,7 +11,7 @@ from app.api.operations import Noun
 from app.api.ranges import Instant
 from app.api.shapes import Failure, Period, ShownSlot, failure, need_trigger, period, shown_slot
 from app.api.workspace_shapes import effective
-from app.clock import day_of, rfc3339, to_ms
+from app.clock import LAST_ASKED_MS, day_of, rfc3339, to_ms
 from app.errors import InvalidSchedule, NotFound
 from app.explain import Asked, Facts, Finding, Open, Span, explain, explain_slot
 from app.formats import Moment
@@ -143,7 +143,7 @@ async def explain_trigger(
     if query.at is None:
         findings = explain(facts)
     else:
-        asked = await _asked(shard, facts, max(0, to_ms(query.at)))
+        asked = await _asked(shard, facts, min(max(0, to_ms(query.at)), LAST_ASKED_MS))
         slot, findings = asked.slot, explain_slot(facts, asked)
     return Explanation(
         workspace_id=workspace_id,

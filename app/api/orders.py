@@ -13,7 +13,7 @@ from app.api.fields import Answer, TriggerId, WorkspaceAnswer, WorkspaceId, abou
 from app.api.operations import Call, Noun
 from app.api.shapes import ShownPause, need_trigger, shown_pause
 from app.api.trigger_inputs import TRIGGERS_PATH, Idempotency
-from app.clock import from_ms, parse_moment, rfc3339, to_ms
+from app.clock import LAST_ASKED_MS, from_ms, parse_moment, rfc3339, to_ms
 from app.declared.bodies import payload_faults
 from app.declared.fields import Moment as MomentText
 from app.declared.inputs import stored_payload
@@ -29,7 +29,6 @@ from app.store import Shard, orders, outgoing, workspaces
 noun = Noun("triggers", "", TRIGGERS_PATH)
 
 FIRST_SLOTS = 10  # that the count of a backfill shows
-_LAST_MS = 253_370_764_800_000  # 9999-01-01: the calendar's last year is not asked for
 
 ExecutionIds = Annotated[list[str], about("The ids of the executions that were made.")]
 Repeated = Annotated[bool, about("The idempotency key was used before: these are that call's executions.")]
@@ -233,7 +232,7 @@ async def get_next_runs(
     zone: tzinfo = UTC
     try:
         zone = load_zone(trigger.definition.timezone)
-        if after < _LAST_MS:
+        if after < LAST_ASKED_MS:
             schedule = schedule_of(trigger.definition, workspace_id, trigger_id, trigger.anchor)
             slots = await asyncio.to_thread(schedule.slots, after, _runs_left(trigger, query.count))
     except InvalidSchedule as invalid:

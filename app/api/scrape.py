@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 
 from redis.exceptions import RedisError
 from starlette.requests import Request
@@ -12,7 +13,7 @@ from starlette.routing import Route
 
 from app.config import Settings
 from app.redis_errors import kind_of_error
-from app.store import Shards, fleet, server
+from app.store import Shards, fleet, server, witness
 from app.store.census import Census
 from app.store.history import WHATS
 from app.telemetry.figures import CONTENT_TYPE, Figures, write_out
@@ -59,6 +60,7 @@ class Scrape:
         if not found.unread:
             await self._census.go_on()
         total = self._census.total
+        stand = [await witness.status(one) for one in readable]
         return Reading(
             # What never happened is 0: a counter that begins with 3 has not increased, and nobody is alarmed.
             totals=None if found.unread else dict.fromkeys(WHATS, 0) | found.totals,
@@ -67,6 +69,8 @@ class Scrape:
             of_each=self._census.of_each,
             workspaces=found.workspaces,
             unread=len(found.unread),
+            held=Counter(hold.kind for one in stand for hold in one.holds),
+            last_loss=max((loss.noticed for one in stand for loss in one.losses), default=0),
             ready=found.ready,
             queue_wait=found.queue_wait,
             overdue=found.overdue,

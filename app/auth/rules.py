@@ -79,4 +79,4 @@ def _check_jwt(settings: Settings) -> None:
     if url.scheme == "http" and not is_loopback(url.hostname or ""):
         raise ConfigError("CRONSPACE_JWT_JWKS: keys are fetched by https://, not by http://")
     if url.scheme not in ("http", "https") and not Path(settings.jwt_jwks).is_file():
-        raise ConfigError(f"CRONSPACE_JWT_JWKS: {settings.jwt_jwks} is neither a file nor an https:// URL")
+        raise ConfigError("CRONSPACE_JWT_JWKS is neither a file nor an https:// URL")

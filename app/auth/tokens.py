@@ -113,8 +113,8 @@ class TokenReader:
         workspaces = _words(claims.get(self._settings.jwt_workspaces_claim))
         return Caller(
             kind="jwt",
-            id=str(claims.get("sub", ""))[:_LONGEST_NAME],
-            name=str(claims.get("name", ""))[:_LONGEST_NAME],
+            id=_told(claims.get("sub", "")),
+            name=_told(claims.get("name", "")),
             scope=next((scope for scope in reversed(SCOPES) if scope in words), None),
             workspaces=None if EVERYWHERE in workspaces else frozenset(filter(is_id, workspaces)),
         )
@@ -125,6 +125,11 @@ def _words(claim: Any) -> list[str]:
     if isinstance(claim, str):
         return claim.split()
     return [word for word in claim if isinstance(word, str)] if isinstance(claim, list) else []
+
+
+def _told(claim: Any) -> str:
+    """A claim that is written down. JSON can spell half a character, which nobody can write: ``?``."""
+    return str(claim)[:_LONGEST_NAME].encode(errors="replace").decode()
 
 
 def _wrong(why: str) -> Unauthorized:

@@ -14,14 +14,14 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import NamedTuple
 
-from app.clock import DAY_MS, day_of
+from app.clock import DAY_MS, LAST_MS, day_of
 from app.models import Definition, GapPolicy, RepeatPolicy
 from app.schedule.cron import parse
 from app.schedule.slots import CronSlots, Every, Slots, count_both
 from app.schedule.zones import load_zone
 
 _NEAR = 32  # slots that are rather looked at one by one than counted
-_NEVER_BEGINS, _NEVER_ENDS = -sys.maxsize, sys.maxsize
+_NEVER_BEGINS = -sys.maxsize
 
 
 class Schedule:
@@ -105,7 +105,7 @@ def schedule_of(definition: Definition, workspace: str, trigger: str, anchor_ms:
     ``anchor_ms`` is the moment of its creation, from which an interval counts when there is no ``starts_at``.
     Triggers with equal cron schedules share one.
     """
-    starts_at, last = definition.starts_at, definition.ends_at or _NEVER_ENDS
+    starts_at, last = definition.starts_at, definition.ends_at or LAST_MS
     first = starts_at or _NEVER_BEGINS
     if definition.cron:
         cron = parse(definition.cron).of(workspace, trigger)

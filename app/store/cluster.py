@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError
 from app.config import CLUSTER_SCHEMES, Settings
 from app.errors import ConfigError
 from app.keys import Keys
-from app.store.connection import Pool, ToPrimary, client_options, tls_options
+from app.store.connection import NO_HOSTS, Pool, ToPrimary, client_options, tls_options
 
 Address = tuple[str, int]
 
@@ -48,7 +48,10 @@ def connect_to_owner(settings: Settings, number: int) -> Redis:
 
 def read_url(url: str) -> tuple[list[Address], dict[str, Any]]:
     """The nodes that a URL names, and user and password; raises :class:`ConfigError`."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # which may repeat the password
+        raise ConfigError(f"REDIS_URL can't be read: {NO_HOSTS}") from None
     user, _, nodes = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     seeds = []
@@ -57,7 +60,7 @@ def read_url(url: str) -> tuple[list[Address], dict[str, Any]]:
         if not host:
             host, port = node, ""
         if port and not port.isdecimal():
-            raise ConfigError(f"REDIS_URL: {port!r} is not a port")
+            raise ConfigError(f"REDIS_URL can't be read: {NO_HOSTS}")
         seeds.append((host.strip("[]"), int(port or _PORT)))
     if not seeds:
         raise ConfigError("REDIS_URL: name some nodes, such as redis+cluster://10.0.0.1:6379,10.0.0.2:6379")

@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from msgspec import Struct
 from redis.asyncio import Redis
@@ -42,6 +42,10 @@ from app.config import SENTINEL_SCHEMES, Settings
 from app.errors import ConfigError
 
 T = TypeVar("T")
+
+NO_HOSTS = (
+    "no hosts and ports can be told in it; in a user or password / ? # [ @ : are %2F %3F %23 %5B %40 %3A"
+)
 
 _SENTINEL_PORT = 26379
 _CONNECT_SECONDS, _REPLY_SECONDS, _SENTINEL_SECONDS = 3.0, 5.0, 1.0
@@ -79,11 +83,28 @@ def connect(settings: Settings) -> Redis:
     try:
         if url.startswith(SENTINEL_SCHEMES):
             return Redis.from_pool(_sentinel_pool(parse_sentinel_url(url), options, tls))
+        split_url(url)
         options |= tls | parse_plain_url(url)
-    except ValueError as error:
+        class_ = _CLASSES[options.pop("connection_class", Connection)]
+        class_(**options)  # nothing is connected yet: what it does not know it refuses
+    except TypeError as error:
+        unknown = str(error).rpartition(" ")[2]  # "… an unexpected keyword argument 'foo'"
+        raise ConfigError(f"REDIS_URL can't be read: {unknown} is none of its parameters") from None
+    except (RedisError, ValueError) as error:
         raise ConfigError(f"REDIS_URL can't be read: {error}") from error
-    given = options.pop("connection_class", Connection)
-    return Redis.from_pool(Pool(connection_class=_CLASSES[given], **options))
+    return Redis.from_pool(Pool(connection_class=class_, **options))
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of a URL; raises ``ValueError``. urllib's own error repeats some: of a password with a ``/``,
+    what stands before that is taken for the port.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(NO_HOSTS) from None
+    return parts
 
 
 class SentinelUrl(Struct, frozen=True):
@@ -126,7 +147,7 @@ def parse_sentinel_url(url: str) -> SentinelUrl:
 
 
 def _address(host: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{host}")
+    parts = split_url(f"//{host}")
     if not parts.hostname:
         raise ValueError("each sentinel is host or host:port, with commas between")
     return parts.hostname, parts.port or _SENTINEL_PORT

@@ -11,6 +11,8 @@ from redis.exceptions import NoPermissionError
 
 from app.store.shard import Shard, reply
 
+_LONG_UNSAVED = 2 * 3600  # Redis's own settings save once an hour at least where anything changes
+
 
 class Server(Struct, frozen=True, kw_only=True):
     """The Redis of a shard as it is now. Sizes are bytes."""
@@ -24,6 +26,7 @@ class Server(Struct, frozen=True, kw_only=True):
     eviction: str  # maxmemory-policy
     append_only: bool
     persisted: bool  # the last write of the append-only file, and the last snapshot, went well
+    unsaved_seconds: int  # for how long changes have been in memory only, and on no replica, as far as told
 
     @property
     def fullness(self) -> float:
@@ -43,6 +46,12 @@ class Server(Struct, frozen=True, kw_only=True):
             )
         if not self.persisted:
             found.append("Redis can't write its append-only file or snapshot to disk: see its log")
+        if self.unsaved_seconds > _LONG_UNSAVED:
+            found.append(
+                f"Redis has saved nothing for {self.unsaved_seconds // 3600} h, and has no replica: a restart"
+                " loses schedules and history. Give it an append-only file: CONFIG SET appendonly yes, and"
+                " the same in redis.conf"
+            )
         return found
 
 
@@ -73,7 +82,15 @@ def server_of(info: Mapping[str, Any]) -> Server:
         eviction=str(info.get("maxmemory_policy", "")),
         append_only=bool(info.get("aof_enabled", 0)),
         persisted=info.get("aof_last_write_status", "ok") == "ok" == info.get("rdb_last_bgsave_status", "ok"),
+        unsaved_seconds=_unsaved(info),
     )
+
+
+def _unsaved(info: Mapping[str, Any]) -> int:
+    if info.get("aof_enabled", 0) or replicas_of(info) or not info.get("rdb_changes_since_last_save", 0):
+        return 0
+    now = int(info.get("server_time_usec", 0)) // 1_000_000
+    return max(0, now - int(info.get("rdb_last_save_time", now)))
 
 
 def history_of(info: Mapping[str, Any]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
 from msgspec import Struct
 
 from app.telemetry import metrics
 from app.telemetry.figures import Figures
+from app.witness import HoldKind
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -19,6 +21,8 @@ class Reading(Struct, frozen=True, kw_only=True):
     of_each: Mapping[str | None, Mapping[str, int]]  # workspace (None: all others) → executions by state
     workspaces: int
     unread: int  # shards that could not be asked: what else is here is of the others
+    held: Mapping[str, int]  # why nothing is fired → shards
+    last_loss: int  # when Redis was noticed to have lost data last; 0: never
     ready: int
     queue_wait: int
     overdue: int
@@ -49,9 +53,12 @@ def fleet_figures(reading: Reading) -> Figures:
             figures.set(metrics.WORKSPACE_EXECUTIONS, number, workspace or metrics.OTHER_WORKSPACES, state)
     figures.set(metrics.WORKERS, reading.alive, "alive")
     figures.set(metrics.WORKERS, reading.silent, "silent")
+    for kind in get_args(HoldKind):
+        figures.set(metrics.SHARDS_HELD, reading.held.get(kind, 0), kind)
     for metric, value in (
         (metrics.WORKSPACES, reading.workspaces),
         (metrics.SHARDS_UNREAD, reading.unread),
+        (metrics.LAST_DATA_LOSS, reading.last_loss / 1000),
         (metrics.QUEUE_DEPTH, reading.ready),
         (metrics.QUEUE_WAIT, reading.queue_wait / 1000),
         (metrics.OVERDUE, reading.overdue),

@@ -82,6 +82,10 @@ WORKSPACES = _gauge("workspaces", "Workspaces.")
 SHARDS_UNREAD = _gauge(
     "shards_unread", "Shards that can't be read: gauges are of the others, counters lack meanwhile."
 )
+SHARDS_HELD = _gauge("shards_held", "Shards in which nothing is fired: data_loss, clock_jump.", "kind")
+LAST_DATA_LOSS = _gauge(
+    "last_data_loss_timestamp_seconds", "When Redis was noticed to have lost data last; 0: never."
+)
 EXECUTIONS = _gauge(
     "executions", "Executions in Redis, by state; finished ones as far as they are kept.", "state"
 )
@@ -103,6 +107,8 @@ OF_FLEET = (
     TRIGGERS,
     WORKSPACES,
     SHARDS_UNREAD,
+    SHARDS_HELD,
+    LAST_DATA_LOSS,
     EXECUTIONS,
     WORKSPACE_EXECUTIONS,
     ENDED,
