@@ -17,7 +17,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import arq
@@ -334,21 +334,22 @@ class Worker(arq.Worker):
 
     async def listen(self) -> float:
         """Wait for notifications; without them everything still happens, at the next poll."""
-        async for what, execution in notifications.listen(self._shard):
-            if what == "cancel":
-                self.sender.abort(execution)
-            elif what == "more":
-                self.claimer.wake()
-            elif not self.duty.is_on:
-                continue
-            elif what == "replaced":
-                self.ticker.wake()
-                self.refiller.wake()
-                self.janitor.wake()
-            elif what == "paced":
-                self.ticker.wake()
-            else:
-                self.claimer.wake()
+        async with aclosing(notifications.listen(self._shard)) as heard:
+            async for what, execution in heard:
+                if what == "cancel":
+                    self.sender.abort(execution)
+                elif what == "more":
+                    self.claimer.wake()
+                elif not self.duty.is_on:
+                    continue
+                elif what == "replaced":
+                    self.ticker.wake()
+                    self.refiller.wake()
+                    self.janitor.wake()
+                elif what == "paced":
+                    self.ticker.wake()
+                else:
+                    self.claimer.wake()
         raise AssertionError("notifications do not end")
 
     async def report_health(self) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from app.store.shard import Shard
 
 _SILENCE_SECONDS = 10.0
 
 
-async def listen(shard: Shard) -> AsyncIterator[tuple[str, str]]:
+async def listen(shard: Shard) -> AsyncGenerator[tuple[str, str], None]:
     """Notifications, for ever: what, and the execution that it is about, if any.
 
     Raises ``ConnectionError`` when nothing answers any more: a host that vanished says nothing.
