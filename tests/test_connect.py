@@ -68,6 +68,11 @@ async def test_a_parameter_that_is_none_is_one_clear_line(url: str, message: str
         connect(Settings(redis_url=url))
 
 
+async def test_a_parameter_of_the_pool_is_one_of_its_parameters() -> None:
+    client = connect(Settings(redis_url="redis://h/0?max_connections=7"))
+    assert client.connection_pool.max_connections == 7
+
+
 async def test_user_password_and_database() -> None:
     port = free_port()
     binary = next(iter(redis_binaries().values()))

@@ -86,13 +86,14 @@ def connect(settings: Settings) -> Redis:
         split_url(url)
         options |= tls | parse_plain_url(url)
         class_ = _CLASSES[options.pop("connection_class", Connection)]
-        class_(**options)  # nothing is connected yet: what it does not know it refuses
+        pool = Pool(connection_class=class_, **options)
+        pool.make_connection()  # nothing is connected yet: what it does not know it refuses
     except TypeError as error:
         unknown = str(error).rpartition(" ")[2]  # "… an unexpected keyword argument 'foo'"
         raise ConfigError(f"REDIS_URL can't be read: {unknown} is none of its parameters") from None
     except (RedisError, ValueError) as error:
         raise ConfigError(f"REDIS_URL can't be read: {error}") from error
-    return Redis.from_pool(Pool(connection_class=class_, **options))
+    return Redis.from_pool(pool)
 
 
 def split_url(url: str) -> SplitResult:
