@@ -208,9 +208,11 @@ async def test_a_rotation_keeps_what_somebody_writes_meanwhile(make_shard: Shard
     assert one.definition.headers == {"X-Key": "new"}
 
 
-@pytest.mark.parametrize("begins", ["waiting", "admitted"])
+@pytest.mark.parametrize(
+    ("begins", "ends"), [("waiting", "admitted"), ("waiting", "backlog"), ("admitted", "waiting")]
+)
 async def test_a_rotation_meets_what_moves_between_the_lists_meanwhile(
-    make_shard: ShardFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch, begins: str
+    make_shard: ShardFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch, begins: str, ends: str
 ) -> None:
     old, new = (
         make_shard(encryption_keys=f"{FIRST},{SECOND}"),
@@ -229,9 +231,8 @@ async def test_a_rotation_meets_what_moves_between_the_lists_meanwhile(
     async def move_first(self: Any, workspace: str, name: str) -> AsyncIterator[list[str]]:
         if name == begins and not moved:
             moved.append(True)
-            other = "admitted" if begins == "waiting" else "waiting"
             assert await new.redis.zrem(new.keys.of(workspace, begins), one.id)
-            await new.redis.zadd(new.keys.of(workspace, other), {one.id: clock.now})
+            await new.redis.zadd(new.keys.of(workspace, ends), {one.id: clock.now})
         async for page in members(self, workspace, name):
             yield page
 

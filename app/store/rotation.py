@@ -35,7 +35,7 @@ _KIND, _MESSAGE, _SNIPPET = 3, 4, 5  # in an attempt, see app/models.py
 # What scripts say of attempts of these kinds is written plain, and tells nothing.
 _KINDS_OF_SCRIPTS = (FailureKind.WORKER_LOST, FailureKind.UNKNOWN_OUTCOME, FailureKind.CANCELLED)
 # As executions move on, and those that wait again twice: what moves once meanwhile is met all the same.
-_EXECUTION_SETS = ("lined", "backlog", "late", "waiting", "admitted", "waiting", *FINISHED_STATES)
+_EXECUTION_SETS = ("lined", "waiting", "backlog", "late", "admitted", "waiting", *FINISHED_STATES)
 
 Reseal = Callable[[Sealer, bytes], bytes | None]  # a value as it should be stored; None: it is
 
