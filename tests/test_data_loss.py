@@ -308,6 +308,27 @@ async def test_a_loss_is_noticed_although_every_worker_restarted(
     Memory(process(state_dir=str(tmp_path / "state"))).recall()
 
 
+async def test_processes_that_share_a_folder_and_a_process_id_do_not_mix_what_they_write(
+    process: ShardFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As containers with one volume: in each the process has the id 1."""
+    shards = [process(state_dir=str(tmp_path)) for _ in range(2)]
+    for shard in shards:
+        await witness.watch(shard)
+    first, second = map(Memory, shards)
+    replace = Path.replace
+
+    def replace_late(self: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        second.save()  # the moment between writing and renaming
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_late)
+    first.save()
+    assert remembered(tmp_path) == shards[0].witness.remembered
+    assert caplog.messages == []
+
+
 async def test_a_worker_and_an_api_leave_what_they_saw_to_the_next(
     make_shard: ShardFactory, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
+import secrets
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ class Memory:
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
         self._path = _path_of(shard)
+        self._own = f".{secrets.token_hex(4)}"  # no process id: in containers that share a folder all have 1
         self._saved: Remembered | None = None
         self._is_failing = False
         self._jumped = False  # the clock had, in the round before
@@ -60,7 +61,7 @@ class Memory:
         seen = self._shard.witness.remembered
         if self._path is None or seen is None or seen == self._saved:
             return
-        beside = self._path.with_suffix(f".{os.getpid()}")
+        beside = self._path.with_suffix(self._own)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             beside.write_bytes(msgspec.json.encode(seen))
