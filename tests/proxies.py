@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 
 
 class Proxy:
-    """Between clients and Redis. ``lose_next``: that many connections are dropped after a script ran, before
-    its reply. ``delay``: seconds that every reply takes longer.
+    """Between clients and Redis. ``lose_next``: that many connections are dropped after a script (or what
+    ``losing`` names) ran, before its reply. ``delay``: seconds that every reply takes longer.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, losing: bytes = b"EVALSHA") -> None:
         self._path = path
+        self._losing = losing
         self.lose_next = 0
         self.delay = 0.0
         self.lost = 0
@@ -27,7 +28,7 @@ class Proxy:
         async def forward() -> None:
             nonlocal losing
             while data := await reader.read(65536):
-                if self.lose_next and b"EVALSHA" in data:
+                if self.lose_next and self._losing in data:
                     self.lose_next -= 1
                     losing = True
                 ahead.write(data)

@@ -12,8 +12,10 @@ import msgspec
 import pytest
 from conftest import LOOPBACK, Clock, StartProcess, eventually
 from helpers import Target, accounts_balance, claim_all, define, failed, open_ids, succeeded
+from proxies import Proxy
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
+from redis.exceptions import WatchError
 from redis_cluster import RedisCluster
 
 from app.clock import day_of
@@ -41,6 +43,7 @@ from app.store import (
     workers,
 )
 from app.witness import Verdict
+from lab.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -343,6 +346,25 @@ async def test_what_a_shard_counted_is_counted_once_though_the_move_was_interrup
     assert (await fleet.read(one)).totals == before
     await twos.aclose()
     await one.aclose()
+
+
+async def test_what_a_shard_counted_is_counted_once_though_redis_is_lost_before_it_says_so(
+    own_redis: RedisServer, clock: Clock
+) -> None:
+    proxy = Proxy(own_redis.socket, losing=b"EXEC")
+    async with proxy.running() as url:
+        twos = shards_of(f"{url}/0", clock, 2)
+        await fill(twos, clock)
+        before = (await fleet.read(twos)).totals
+        proxy.lose_next = 1
+        with pytest.raises(WatchError):
+            await resharding.move(twos, 1)
+        assert proxy.lost == 1
+        await resharding.move(twos, 1)
+        one = shards_of(f"{url}/0", clock, 1)
+        assert (await fleet.read(one)).totals == before
+        await twos.aclose()
+        await one.aclose()
 
 
 async def test_places_at_hosts_and_lines_for_them_stay_where_they_lapse(redis_url: str, clock: Clock) -> None:

@@ -87,7 +87,7 @@ def connect(settings: Settings) -> Redis:
         options |= tls | parse_plain_url(url)
         class_ = _CLASSES[options.pop("connection_class", Connection)]
         pool = Pool(connection_class=class_, **options)
-        pool.make_connection()  # nothing is connected yet: what it does not know it refuses
+        pool.make_connection()  # type: ignore[no-untyped-call]  # not connected yet: only to see what it refuses
     except TypeError as error:
         unknown = str(error).rpartition(" ")[2]  # "… an unexpected keyword argument 'foo'"
         raise ConfigError(f"REDIS_URL can't be read: {unknown} is none of its parameters") from None

@@ -123,8 +123,10 @@ async def _close(source: Shard, first: Shard) -> None:
     """
     keys, noted = source.keys, f"counted:{source.keys.tag}"
     totals = await reply(source.redis.hgetall(keys.totals))
-    if not await reply(first.redis.hexists(DEPLOYMENT, noted)):
-        async with first.redis.pipeline(transaction=True) as pipe:
+    async with first.redis.pipeline(transaction=True) as pipe:
+        await pipe.watch(DEPLOYMENT)  # a client that watches does not repeat what may have been done
+        if not await reply(pipe.hexists(DEPLOYMENT, noted)):
+            pipe.multi()  # type: ignore[no-untyped-call]
             for what, count in totals.items():
                 pipe.hincrby(first.keys.totals, what.decode(), int(count))
             pipe.hset(DEPLOYMENT, noted, "1")
