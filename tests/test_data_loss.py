@@ -18,8 +18,9 @@ from samples import at, samples
 
 from app.api import scrape
 from app.clock import day_of
+from app.config import Settings
 from app.main import create_app
-from app.store import Shard, Shards, executions, queue, ticking, triggers, witness
+from app.store import Shard, Shards, executions, open_shards, queue, ticking, triggers, witness
 from app.store.memory import Memory
 from app.witness import Remembered
 from lab.redis_servers import RedisServer
@@ -306,6 +307,20 @@ async def test_a_loss_is_noticed_although_every_worker_restarted(
     assert await holds(elsewhere) == []  # another database is no loss
     file.write_bytes(b"")
     Memory(process(state_dir=str(tmp_path / "state"))).recall()
+
+
+@pytest.mark.parametrize("password", ["hun[ter", "hun\u2100ter", "hun]ter"])
+async def test_what_was_seen_is_found_again_with_another_password(tmp_path: Path, password: str) -> None:
+    url = f"redis+sentinel://:{password}@127.0.0.1/mymaster"
+    seen = Remembered("epoch", "1-beat", 1)
+    for one in (url, url.replace(password, "other")):
+        shards = open_shards(Settings(redis_url=one, state_dir=str(tmp_path)))
+        Memory(shards.first).recall()
+        known = shards.first.witness.remembered
+        assert known == (None if one == url else seen)
+        shards.first.witness.recall(seen)
+        Memory(shards.first).save()
+        await shards.aclose()
 
 
 async def test_processes_that_share_a_folder_and_a_process_id_do_not_mix_what_they_write(

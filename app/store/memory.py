@@ -8,7 +8,6 @@ import logging
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -79,6 +78,7 @@ def _path_of(shard: Shard) -> Path | None:
     folder = shard.settings.state_dir
     if not folder:
         return None
-    url = urlsplit(shard.settings.redis_url)
-    where = f"{url.netloc.rpartition('@')[2]}{url.path}?{url.query} {shard.keys.tag}"
+    # Not by urllib, which refuses passwords that connections take, and repeats them.
+    authority, slash, rest = shard.settings.redis_url.partition("://")[2].partition("/")
+    where = f"{authority.rpartition('@')[2]}{slash}{rest} {shard.keys.tag}"
     return Path(folder) / f"witness-{hashlib.sha256(where.encode()).hexdigest()[:16]}.json"
