@@ -7,10 +7,11 @@ from calls import ACME, bearer, client_of, key_for, minutes, ok, store_set
 from conftest import Clock, ShardFactory
 from examples import ADMIN_KEY
 from helpers import claim_all, failed, heartbeat, numbered
+from redis.exceptions import ResponseError
 from samples import Samples, at, samples
 
 from app.api import scrape
-from app.store import Shard, Shards, queue, ticking, triggers
+from app.store import Shard, Shards, census, queue, ticking, triggers
 from app.store.census import Census
 from app.store.history import WHATS
 from app.telemetry.metrics import ALL, OF_FLEET
@@ -142,19 +143,42 @@ async def test_what_is_gone_is_not_reported_any_more(
 async def test_a_count_takes_bounded_steps_and_the_last_complete_one_holds(shard: Shard) -> None:
     for number in range(5):
         await store_set(shard, f"w{number}", one="* * * * *")
-    census = Census(Shards([shard]), step=2)
+    counting = Census(Shards([shard]), step=2)
     for _ in range(2):
-        await census.go_on()
-        assert census.total is None
-    await census.go_on()
-    assert census.total is not None
-    assert census.total.triggers["active"] == 5
+        await counting.go_on()
+        assert counting.total is None
+    await counting.go_on()
+    assert counting.total is not None
+    assert counting.total.triggers["active"] == 5
     await store_set(shard, "w5", one="* * * * *")
-    await census.go_on()
-    assert census.total.triggers["active"] == 5
+    await counting.go_on()
+    assert counting.total.triggers["active"] == 5
     for _ in range(2):
-        await census.go_on()
-    assert census.total.triggers["active"] == 6
+        await counting.go_on()
+    assert counting.total.triggers["active"] == 6
+
+
+@pytest.mark.parametrize("step", [2, 1000])
+async def test_a_count_that_fails_amid_it_counts_nothing_twice_and_leaves_nothing_out(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(census, "_AT_ONCE", 2)
+    for number in range(5):
+        await store_set(shard, f"w{number}", one="* * * * *")
+    spoilt = shard.keys.of("w3", "failed")
+    await shard.redis.set(spoilt, "no sorted set")
+    counting = Census(Shards([shard]), step=step)
+
+    async def count() -> None:
+        while counting.total is None:
+            await counting.go_on()
+
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await count()
+    await shard.redis.delete(spoilt)
+    await count()
+    assert counting.total is not None
+    assert counting.total.triggers["active"] == 5
 
 
 async def test_redis_is_read_once_a_second_however_many_ask(

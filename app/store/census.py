@@ -31,18 +31,19 @@ class Census:
         self._each: dict[str | None, dict[str, int]] = {}
 
     async def go_on(self) -> None:
-        """Count some more."""
+        """Count some more. A count that fails is begun anew."""
         if not self._left:
+            self._begin()
             self._left = await all_ids(self._shards)
-        taken, self._left = self._left[: self._step], self._left[self._step :]
+        taken, left, self._left = self._left[: self._step], self._left[self._step :], []
         for start in range(0, len(taken), _AT_ONCE):
             await self._count(taken[start : start + _AT_ONCE])
-        if not self._left:
+        self._left = left
+        if not left:
             self.total, self.of_each = (
                 Counts(triggers=self._triggers, executions=self._executions),
                 self._each,
             )
-            self._begin()
 
     async def _count(self, workspaces: list[str]) -> None:
         for workspace, found in zip(workspaces, await counts(self._shards, workspaces), strict=True):
