@@ -43,7 +43,7 @@ class Replicas:
         """What a later confirmation is held against: to be asked for before the write.
 
         It may be out of date, and then one confirmation fails that need not. It is empty where INFO is
-        forbidden: nothing can be confirmed there, nor has to be.
+        forbidden: nothing can be confirmed there.
         """
         if not self._history:
             await self.look()
