@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from msgspec import structs
+from redis.exceptions import RedisError
 
 from app.config import Settings, load_settings
 from app.errors import ConfigError
@@ -26,7 +27,13 @@ def run(argv: Sequence[str]) -> None:
         raise ConfigError(f"say how many shards there are to be, 1 to {_MOST}: cronspace reshard 8")
     settings = load_settings()
     set_up_logging(settings.log_level, settings.log_format)
-    asyncio.run(reshard(settings, int(argv[0])))
+    try:
+        asyncio.run(reshard(settings, int(argv[0])))
+    except (RedisError, OSError) as error:
+        sys.exit(
+            f"cronspace reshard: Redis failed: {error}. What was moved stays moved, and API and workers wait:"
+            " run it again with the same number"
+        )
 
 
 async def reshard(settings: Settings, number: int, noticed_seconds: float = _NOTICED_SECONDS) -> None:

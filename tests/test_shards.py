@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from calls import ok
+from calls import ok, refused
 from conftest import LOOPBACK, StartProcess, eventually
 from helpers import OK, Target, define
 from hypothesis import given
@@ -23,7 +23,7 @@ from app.config import Settings, load_settings, parse_numbers
 from app.errors import ConfigError, WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
 from app.main import create_app
-from app.store import Shard, Shards, connect, fleet, open_shards, triggers, workers
+from app.store import Shard, Shards, connect, fleet, open_shards, triggers, witness, workers
 from lab.processes import redis_binary
 from lab.redis_servers import RedisServer
 from workers.account import Account
@@ -314,6 +314,27 @@ async def test_what_is_known_of_the_other_shards_is_told_while_one_is_away(
     assert found["reasons"][0].startswith("the Redis of shard 1 can't be reached: ")
     assert [one["name"] for one in found["workers"]] == ["w0"]
     assert found["queue"]["running"] == 1
+
+
+async def test_a_shard_that_is_held_can_be_resumed_while_another_is_away(
+    two_servers: tuple[RedisServer, RedisServer],
+) -> None:
+    shards = shards_on(two_servers)
+    for shard in shards:
+        await witness.watch(shard)
+    two_servers[0].client.flushall()
+    await witness.watch(shards[0])
+    two_servers[1].process.kill()
+    served = httpx.ASGITransport(create_app(shards.settings, shards))
+    async with httpx.AsyncClient(transport=served, base_url="http://localhost") as client:
+        found = await ok(client.get("/api/system"))
+        assert [(one["shard"], one["kind"]) for one in found["holds"]] == [(0, "data_loss")]
+        assert [one["shard"] for one in found["unread"]] == [1]
+        resumed = await ok(client.post("/api/system/resume"))
+        assert (resumed["changed"], resumed["holds"], resumed["firing"]) == (True, [], False)
+        two_servers[0].process.kill()
+        await refused(client.get("/api/system"), 503, "store_unavailable")
+    await shards.aclose()
 
 
 async def test_health_tells_of_the_fullest_redis_and_of_shards_that_nobody_serves(

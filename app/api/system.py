@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any, Literal
 
 from app.api.fields import Answer, about, moment
 from app.api.operations import Call, Noun
 from app.clock import rfc3339
 from app.formats import Moment
-from app.store import Shards, witness
+from app.store import Shards, everywhere, witness
 from app.witness import HoldKind
 
 noun = Noun("system", "Whether Redis's data and clock can be trusted.", "/api/system")
@@ -50,13 +49,21 @@ class ShownShard(Answer, frozen=True, kw_only=True):
     worker_seen: Annotated[Moment | None, about("The last sign of life of a worker.")]
 
 
+class UnreadShard(Answer, frozen=True, kw_only=True):
+    """A shard whose Redis can't be asked at the moment."""
+
+    shard: ShardNumber
+    reason: str
+
+
 class System(Answer, frozen=True, kw_only=True):
     """How the data and the clock stand."""
 
-    firing: Annotated[bool, about("Whether due slots are fired and sent: nothing is held.")]
+    firing: Annotated[bool, about("Whether due slots are fired and sent: nothing is held, or can't be read.")]
     holds: Annotated[list[ShownHold], about("Why not.")]
     losses: Annotated[list[ShownLoss], about("What Redis lost so far, the last ones, oldest first.")]
     shards: list[ShownShard]
+    unread: Annotated[list[UnreadShard], about("Shards that can't be asked: all else is of the others.")]
 
 
 class Resumed(System, frozen=True, kw_only=True):
@@ -68,7 +75,7 @@ class Resumed(System, frozen=True, kw_only=True):
 @noun.operation("GET")
 async def get_system(shards: Shards) -> System:
     """Whether firing is held because Redis lost data or its clock jumped, and what was lost so far."""
-    return System(**_shown(await _status(shards)))
+    return System(**await _shown(shards))
 
 
 @noun.operation("POST", "/resume", scope="admin")
@@ -76,23 +83,24 @@ async def resume_system(shards: Shards, call: Call) -> Resumed:
     """Go on firing: what was lost is accepted, and the time that Redis's clock shows is taken for right.
 
     Look first: after a loss, whether the trigger sets are those that you want (put them again if not); after
-    a jump of the clock, whether it is right now. Needs all workspaces.
+    a jump of the clock, whether it is right now. Shards that can't be asked stay as they are: call again for
+    them. Needs all workspaces.
     """
     call.caller.need_everywhere("admin")
-    before = await _status(shards)
-    resumed = [await witness.resume(shard) for shard in shards]
-    call.told.before = {"holds": [f"{one.kind}: {one.detail}" for status in before for one in status.holds]}
-    call.told.after = {"holds": []}
-    return Resumed(**_shown(await _status(shards)), changed=any(resumed))
+    before, _ = await everywhere.ask_each(shards, witness.status)
+    resumed, _ = await everywhere.ask_each(shards, witness.resume)
+    call.told.before = {
+        "holds": [f"{one.kind}: {one.detail}" for status in before.values() for one in status.holds]
+    }
+    after = await _shown(shards)
+    call.told.after = {"holds": [f"{one.kind}: {one.detail}" for one in after["holds"]]}
+    return Resumed(**after, changed=any(resumed.values()))
 
 
-async def _status(shards: Shards) -> list[witness.Status]:
-    return await asyncio.gather(*(witness.status(shard) for shard in shards))
-
-
-def _shown(found: list[witness.Status]) -> dict[str, Any]:
+async def _shown(shards: Shards) -> dict[str, Any]:
+    found, unread = await everywhere.ask_each(shards, witness.status)
     return {
-        "firing": all(status.firing for status in found),
+        "firing": not unread and all(status.firing for status in found.values()),
         "holds": [
             ShownHold(
                 shard=number,
@@ -101,7 +109,7 @@ def _shown(found: list[witness.Status]) -> dict[str, Any]:
                 noticed_by=one.noticed_by,
                 detail=one.detail,
             )
-            for number, status in enumerate(found)
+            for number, status in found.items()
             for one in status.holds
         ],
         "losses": [
@@ -114,7 +122,7 @@ def _shown(found: list[witness.Status]) -> dict[str, Any]:
                 noticed_by=one.who,
                 held=one.held,
             )
-            for number, status in enumerate(found)
+            for number, status in found.items()
             for one in status.losses
         ],
         "shards": [
@@ -125,6 +133,7 @@ def _shown(found: list[witness.Status]) -> dict[str, Any]:
                 beat=moment(status.beat),
                 worker_seen=moment(status.worker_seen),
             )
-            for number, status in enumerate(found)
+            for number, status in found.items()
         ],
+        "unread": [UnreadShard(shard=number, reason=why) for number, why in unread.items()],
     }

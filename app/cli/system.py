@@ -20,7 +20,7 @@ def run(argv: Sequence[str]) -> None:
     given = arguments.parse_args(argv)
     with Client() as client:
         answer = client.call("GET", "/api/system")
-        if given.what == "resume" and not answer["firing"]:
+        if given.what == "resume" and answer["holds"]:
             _tell(answer)
             confirm("Go on firing, with the data and the time that Redis has now?", given.yes)
             answer = client.call("POST", "/api/system/resume")
@@ -33,6 +33,8 @@ def run(argv: Sequence[str]) -> None:
 def _tell(answer: dict[str, Any]) -> None:
     if answer["firing"]:
         print("Due slots are fired.")
+    for shard in answer["unread"]:
+        print(f"Shard {shard['shard']} can't be read: {shard['reason']}")
     for hold in answer["holds"]:
         print(f"Held since {hold['since']} ({hold['kind']}, shard {hold['shard']}): {hold['detail']}")
     for loss in answer["losses"]:

@@ -1,15 +1,41 @@
-"""Reads over the workspaces of all shards: each shard is asked, and what they tell is merged."""
+"""Reads over all shards: each one is asked, and what they tell is merged."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TypeVar
+
+from redis.exceptions import RedisError
 
 from app.errors import TooManyWorkspaces
 from app.store import workspaces
+from app.store.shard import Shard
 from app.store.shards import Shards
 from app.store.workspaces import Counts, Workspace
+
+T = TypeVar("T")
+
+
+async def ask_each(
+    shards: Shards, ask: Callable[[Shard], Awaitable[T]]
+) -> tuple[dict[int, T], dict[int, str]]:
+    """What the shards answer, by their numbers, and why those that can't be asked do not.
+
+    Raises what it raises where none can.
+    """
+    told = await asyncio.gather(*(ask(shard) for shard in shards), return_exceptions=True)
+    answers: dict[int, T] = {}
+    unread: dict[int, str] = {}
+    for number, one in enumerate(told):
+        if not isinstance(one, BaseException):
+            answers[number] = one
+        elif isinstance(one, (RedisError, OSError)) and len(unread) < len(told) - 1:
+            unread[number] = str(one) or type(one).__name__
+        else:
+            raise one
+    return answers, unread
 
 
 async def list_workspaces(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
-from redis.exceptions import RedisError
 
 from app.keys import split_execution_id
+from app.store.everywhere import ask_each
 from app.store.shard import Shard
 from app.store.shards import Shards
 from app.store.workers import Seen, all_seen, merge
@@ -68,16 +67,7 @@ class Fleet(Struct, frozen=True, kw_only=True):
 
 async def read(shards: Shards) -> Fleet:
     """How all stands, over all shards that can be asked. Raises what it raises where none can."""
-    told = await asyncio.gather(*(_read(shard) for shard in shards), return_exceptions=True)
-    found: dict[int, Fleet] = {}
-    unread: dict[int, str] = {}
-    for number, one in enumerate(told):
-        if isinstance(one, Fleet):
-            found[number] = one
-        elif isinstance(one, (RedisError, OSError)) and len(unread) < len(told) - 1:
-            unread[number] = str(one) or type(one).__name__
-        else:
-            raise one
+    found, unread = await ask_each(shards, _read)
     return _together(found, unread)
 
 

@@ -80,7 +80,8 @@ OF_WORKER = (
 TRIGGERS = _gauge("triggers", "Triggers, by where they stand.", "state")
 WORKSPACES = _gauge("workspaces", "Workspaces.")
 SHARDS_UNREAD = _gauge(
-    "shards_unread", "Shards that can't be read: gauges are of the others, counters lack meanwhile."
+    "shards_unread",
+    "Shards that can't be read: gauges are of the others, counts by state of before; counters lack.",
 )
 SHARDS_HELD = _gauge("shards_held", "Shards in which nothing is fired: data_loss, clock_jump.", "kind")
 LAST_DATA_LOSS = _gauge(
