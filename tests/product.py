@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
+from conftest import LOOPBACK
+from helpers import Target
 
 from app.config import Settings
 from app.main import create_app
@@ -34,3 +37,13 @@ async def product(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, 
         await asyncio.gather(*tasks)
         await transport.aclose()
         await shards.aclose()
+
+
+def settings_of(url: str, shards: int, **given: Any) -> Settings:
+    """Settings of a deployment whose targets are on loopback."""
+    return Settings(redis_url=url, shards=shards, egress_allow=LOOPBACK, **given)
+
+
+def one_trigger(target: Target, name: str, cron: str) -> dict[str, Any]:
+    """A set of one trigger, whose requests arrive at the path ``name``."""
+    return {"triggers": [{"id": "t", "cron": cron, "method": "POST", "url": f"{target.url}/{name}"}]}

@@ -126,7 +126,7 @@ async def _close(source: Shard, first: Shard) -> None:
     async with first.redis.pipeline(transaction=True) as pipe:
         await pipe.watch(DEPLOYMENT)  # a client that watches does not repeat what may have been done
         if not await reply(pipe.hexists(DEPLOYMENT, noted)):
-            pipe.multi()  # type: ignore[no-untyped-call]
+            pipe.multi()  # type: ignore[no-untyped-call]  # redis-py has no types for it
             for what, count in totals.items():
                 pipe.hincrby(first.keys.totals, what.decode(), int(count))
             pipe.hset(DEPLOYMENT, noted, "1")
