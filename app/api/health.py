@@ -141,7 +141,7 @@ def _answer(findings: list[Finding]) -> DetailedHealth:
 
 async def _look(shards: Shards) -> DetailedHealth:
     all_ = await fleet.read(shards)
-    readable = [shard for number, shard in enumerate(shards) if number not in all_.unread]
+    readable = all_.readable(shards)
     servers = await server.look_at_all(readable)
     refused = ""
     try:

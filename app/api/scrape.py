@@ -55,7 +55,7 @@ class Scrape:
 
     async def _look(self) -> Reading:
         found = await fleet.read(self._shards)
-        readable = [shard for number, shard in enumerate(self._shards) if number not in found.unread]
+        readable = found.readable(self._shards)
         redis, *_ = await server.look_at_all(readable)
         if not found.unread:
             await self._census.go_on()

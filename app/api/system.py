@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from app.api.fields import Answer, about, moment
@@ -89,12 +90,15 @@ async def resume_system(shards: Shards, call: Call) -> Resumed:
     call.caller.need_everywhere("admin")
     before, _ = await everywhere.ask_each(shards, witness.status)
     resumed, _ = await everywhere.ask_each(shards, witness.resume)
-    call.told.before = {
-        "holds": [f"{one.kind}: {one.detail}" for status in before.values() for one in status.holds]
-    }
     after = await _shown(shards)
-    call.told.after = {"holds": [f"{one.kind}: {one.detail}" for one in after["holds"]]}
+    call.told.before = _noted(hold for status in before.values() for hold in status.holds)
+    call.told.after = _noted(after["holds"])
     return Resumed(**after, changed=any(resumed.values()))
+
+
+def _noted(holds: Iterable[witness.Hold | ShownHold]) -> dict[str, list[str]]:
+    """Holds, as the audit has them."""
+    return {"holds": [f"{one.kind}: {one.detail}" for one in holds]}
 
 
 async def _shown(shards: Shards) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-FORMAT = 1  # of exported workspaces
-
 _WHERE = "The API is at CRONSPACE_URL (http://127.0.0.1:3000), and CRONSPACE_KEY is the key to call it with."
 
 

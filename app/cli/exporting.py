@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from app.cli.arguments import FORMAT, parser, workspace_path
+from app.cli.arguments import parser, workspace_path
 from app.client import Client
 from app.declared.masking import MASK
+
+FORMAT = 1  # of the file
 
 
 def run(argv: Sequence[str]) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.cli.arguments import FORMAT, add_yes, confirm, parser, workspace_path
+from app.cli.arguments import add_yes, confirm, parser, workspace_path
+from app.cli.exporting import FORMAT
 from app.client import Client
 from app.errors import ClientError
 

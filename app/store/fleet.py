@@ -39,6 +39,10 @@ class Fleet(Struct, frozen=True, kw_only=True):
     unserved: Sequence[int] = ()  # shards whose workers are all silent
     unread: Mapping[int, str] = {}  # shards that could not be asked, and why: all else is of the others
 
+    def readable(self, shards: Shards) -> list[Shard]:
+        """The shards that could be asked."""
+        return [shard for number, shard in enumerate(shards) if number not in self.unread]
+
     @property
     def alive(self) -> list[Seen]:
         """The workers whose heartbeats come."""

@@ -80,9 +80,8 @@ async def move(shards: Shards, number: int) -> Moved:
         targets = [shards[shard_number(id_.decode(), number)] for id_ in ids]
         moved.workspaces += sum(target is not source for target in targets)
         lost = await witness.losses(source)
-        for target in set(targets) - {
-            source
-        }:  # what was made before a loss may have been sent in it, there too
+        # What was made before a loss may have been sent in it, there too.
+        for target in set(targets) - {source}:
             await witness.add_losses(target, lost)
         serial = int(await reply(source.redis.hget(source.keys.root, "serial")) or 0)
         for target in shards:  # what is given a number later has to get a higher one
