@@ -343,11 +343,14 @@ def parse_numbers(text: str, size: int) -> list[int]:
         first, dash, last = part.partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not dash)):
             raise ValueError(f"{part!r} is neither a number nor a range such as 0-3")
-        found.update(range(int(first), min(int(last or first), size) + 1))
-    if outside := [number for number in found if number >= size]:
-        raise ValueError(
-            f"there is no shard {min(outside)}: CRONSPACE_SHARDS is {size}, and they count from 0"
-        )
+        begin, end = int(first), int(last or first)
+        if begin > end:
+            raise ValueError(f"{part!r} runs backwards: write {end}-{begin}")
+        if end >= size:
+            raise ValueError(
+                f"there is no shard {max(begin, size)}: CRONSPACE_SHARDS is {size}, and they count from 0"
+            )
+        found.update(range(begin, end + 1))
     return sorted(found) or list(range(size))
 
 

@@ -56,7 +56,16 @@ def test_a_worker_may_serve_some_shards(text: str, numbers: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("4", "no shard 4"), ("a", "'a'"), ("1-", "'1-'"), ("0-9", "no shard 4")]
+    ("text", "says"),
+    [
+        ("4", "no shard 4"),
+        ("9", "no shard 9"),
+        ("0-9", "no shard 4"),
+        ("7-9", "no shard 7"),
+        ("3-1", "write 1-3"),
+        ("a", "'a'"),
+        ("1-", "'1-'"),
+    ],
 )
 def test_shards_that_are_none_are_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
