@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
+from app.outage import Outage
 from app.redis_errors import kind_of_error
 from app.telemetry.figures import Figures
 from app.telemetry.metrics import REDIS_ERRORS
@@ -19,14 +20,20 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
 
 class Loop:
     """Runs ``once`` again and again. ``once`` returns the seconds to sleep before the next time; ``wake``
-    ends a sleep early. No exception ends the loop: it is logged, and followed by a growing pause.
+    ends a sleep early. No exception ends the loop: it is logged, and followed by a growing pause. Loops that
+    use the same Redis have one ``outage``, which says so once when it is away.
     """
 
     def __init__(
-        self, name: str, once: Callable[[], Awaitable[float]], figures: Figures | None = None
+        self,
+        name: str,
+        once: Callable[[], Awaitable[float]],
+        figures: Figures | None = None,
+        outage: Outage | None = None,
     ) -> None:
         self.name = name
         self._figures = figures
+        self._outage = outage or Outage()
         self.failures = 0  # in a row
         self._once = once
         self._wake = asyncio.Event()
@@ -47,7 +54,7 @@ class Loop:
             self._wake.clear()
             try:
                 pause = await self._once()
-                if self.failures:
+                if not self._outage.over(self) and self.failures:
                     log.info("%s works again after %d failures", self.name, self.failures)
                 self.failures = 0
             except Exception as error:
@@ -67,11 +74,7 @@ class Loop:
         if self._figures is not None and isinstance(error, RedisError | OSError):
             self._figures.add(REDIS_ERRORS, kind_of_error(error))
         if _is_state_of_redis(error):
-            # Say so once, and again now and then, without a traceback each.
-            if self.failures in (1, 10) or self.failures % 60 == 0:
-                log.warning(
-                    "%s: Redis can't be used (%s); trying again", self.name, error or type(error).__name__
-                )
+            self._outage.met(self, self.name, error)
         else:
             log.error("%s failed; it goes on", self.name, exc_info=error)
 

@@ -95,8 +95,11 @@ def create_app(settings: Settings, shards: Shards | None = None, traces: Traces 
         memories = [Memory(shard) for shard in used]
         for memory in memories:
             memory.recall()
-        loops = [Loop("watcher", one.watch) for one in used.replicas]
-        loops += [Loop("witness", memory.once) for memory in memories]
+        loops = [Loop("watcher", one.watch, outage=one.outage) for one in used.replicas]
+        loops += [
+            Loop("witness", memory.once, outage=shard.outage)
+            for shard, memory in zip(used, memories, strict=True)
+        ]
         watching = [asyncio.create_task(loop.run()) for loop in loops]
         watching.append(asyncio.create_task(warn_of_keys(used)))
         try:

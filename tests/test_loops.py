@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from conftest import eventually
 from redis.exceptions import ConnectionError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from app.loops import Loop
+from app.outage import Outage
 
 pytestmark = pytest.mark.anyio
 
@@ -71,3 +73,58 @@ async def test_what_redis_is_at_is_said_without_a_traceback(
     (record,) = caplog.records
     assert (record.exc_info is not None) is has_traceback
     assert has_traceback or str(error) in record.getMessage()
+
+
+async def test_a_redis_that_is_away_is_told_once_by_all_loops_together_and_so_is_its_return(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    outage, away = Outage(shard=3), True
+    rounds = dict.fromkeys(("ticker", "claimer", "renewer"), 0)
+
+    def loop_of(name: str) -> Loop:
+        async def once() -> float:
+            rounds[name] += 1
+            await asyncio.sleep(0)
+            if away:
+                loop.wake()
+                raise ConnectionError("away")
+            loop.stop()
+            return 0
+
+        loop = Loop(name, once, outage=outage)
+        return loop
+
+    running = [asyncio.create_task(loop_of(name).run()) for name in rounds]
+    await eventually(lambda: min(rounds.values()) > 20)
+    away = False
+    await asyncio.wait_for(asyncio.gather(*running), 10)
+    begun, ended = caplog.records
+    assert (begun.levelname, begun.getMessage()) == (
+        "WARNING",
+        "Redis can't be used (away); trying again",
+    )
+    assert (ended.levelname, ended.getMessage()[:29]) == ("INFO", "Redis can be used again, afte")
+    assert {one.shard for one in caplog.records} == {3}  # type: ignore[attr-defined]
+
+
+def test_an_outage_is_told_anew_when_it_changes_its_kind_and_each_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    now = 1000.0
+    outage = Outage(lambda: now)
+    for second in range(125):
+        now = 1000.0 + second
+        outage.met("a", "ticker", ConnectionError("away") if second < 70 else ReadOnlyError("a replica now"))
+        outage.met("b", "claimer", ConnectionError("away"))
+        assert not outage.over("c")
+    assert outage.over("a")
+    assert outage.over("b")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Redis can't be used (away); trying again",
+        "Redis can't be used (away), since 60 s; trying again",
+        "Redis can't be used (a replica now); trying again",
+        "Redis can't be used (away), since 120 s; trying again",
+        "Redis can be used again, after 124.0 s",
+    ]

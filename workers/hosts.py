@@ -27,7 +27,7 @@ class HostPlaces:
         self._third = shard.settings.lease_seconds / 3
         self._renewed = 0.0  # by the monotonic clock
         self._is_left = False  # somebody could be called, but one call did not get through
-        self.keeper = Loop("host places", self.keep)
+        self.keeper = Loop("host places", self.keep, outage=shard.outage)
 
     async def enter(self, executions: Sequence[Claimed]) -> list[Claimed]:
         """Those of some claimed executions that may be sent; the others wait in Redis for their turn."""

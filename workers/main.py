@@ -103,7 +103,7 @@ class Verifier:
     def __init__(self, shards: Shards, stop: Callable[[], None]) -> None:
         self.verified = asyncio.Event()
         self.problem: WrongDeployment | None = None
-        self.loop = Loop("verifier", self.verify)
+        self.loop = Loop("verifier", self.verify, outage=shards.first.outage)
         self._shards = shards
         self._stop = stop
 

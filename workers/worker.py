@@ -124,7 +124,7 @@ class Worker(arq.Worker):
         self._stop = asyncio.Event()
 
     def _loop(self, name: str, once: Callable[[], Awaitable[float]]) -> Loop:
-        return Loop(name, once, self.account.figures)
+        return Loop(name, once, self.account.figures, self._shard.outage)
 
     async def main(self) -> None:
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""

@@ -28,6 +28,7 @@ class Replicas:
 
     def __init__(self, shard: Shard, look_seconds: float = _LOOK_SECONDS) -> None:
         self._shard = shard
+        self.outage = shard.outage
         self._look_seconds = look_seconds
         self._history = ""  # of the primary; empty: not known yet
         self._connected = 0  # replicas, when we looked last

@@ -23,6 +23,7 @@ from redis.exceptions import ResponseError
 from app import clock
 from app.config import Settings
 from app.keys import Keys
+from app.outage import Outage
 from app.sealing import Sealer, parse_keys
 from app.witness import Witness
 
@@ -66,6 +67,7 @@ def script_sha(name: str) -> str:
 class Shard:
     """One shard. ``now`` is for tests: it gives the time in ms that scripts take for Redis's own; ``steady``
     gives the seconds of this process's own clock that it is held against (with ``now``: none unless given).
+    Shards on one Redis have one ``outage``.
     """
 
     def __init__(
@@ -75,8 +77,10 @@ class Shard:
         number: int = 0,
         now: Callable[[], int] | None = None,
         steady: Callable[[], float] | None = None,
+        outage: Outage | None = None,
     ) -> None:
         self.redis = redis
+        self.outage = outage or Outage()
         self.settings = settings
         self.keys = Keys(number)
         self.traces: Traces | None = None  # set where calls are traced

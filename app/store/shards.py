@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from app.config import Settings, parse_numbers
 from app.errors import WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
+from app.outage import Outage
 from app.store.cluster import connect_to_owner, is_cluster
 from app.store.connection import connect
 from app.store.replicas import Replicas
@@ -117,6 +118,11 @@ def open_shards(settings: Settings) -> Shards:
 
     numbers = range(settings.shards)
     if is_cluster(settings):
-        return Shards([Shard(connect_to_owner(settings, number), settings, number) for number in numbers])
-    client = connect(settings)
-    return Shards([Shard(client, settings, number) for number in numbers])
+        return Shards(
+            [
+                Shard(connect_to_owner(settings, number), settings, number, outage=Outage(shard=number))
+                for number in numbers
+            ]
+        )
+    client, outage = connect(settings), Outage()
+    return Shards([Shard(client, settings, number, outage=outage) for number in numbers])
