@@ -12,6 +12,7 @@ import uvicorn
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 
+from app import __version__
 from app.api import (
     all_executions,
     api_keys,
@@ -47,6 +48,7 @@ from app.logs import set_up_logging
 from app.loops import Loop
 from app.protocol import bounded
 from app.store import Shards, open_shards
+from app.store.connection import address_of
 from app.store.memory import Memory
 from app.store.rotation import warn_of_keys
 from app.telemetry.figures import of_process
@@ -147,7 +149,16 @@ def run(argv: Sequence[str]) -> None:
     asyncio.run(_hold_against_stored(settings))
     listener = listen(settings.host, settings.port, "PORT")
     traces = open_traces(settings, "cronspace-api")
-    server_of(settings, create_app(settings, traces=traces)).run(sockets=[listener])
+    app = create_app(settings, traces=traces)
+    log.info(
+        "version %s listens on %s:%d; shards: %d; Redis at %s",
+        __version__,
+        settings.host,
+        listener.getsockname()[1],
+        settings.shards,
+        address_of(settings.redis_url),
+    )
+    server_of(settings, app).run(sockets=[listener])
     if traces is not None:
         traces.close()
 

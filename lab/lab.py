@@ -105,4 +105,4 @@ class Lab:
 
 def wait_for_worker(process: Process) -> None:
     """Wait until a worker works."""
-    process.wait_for_text("places, queue")
+    process.wait_for_text(" works; ")

@@ -15,6 +15,7 @@ from app.config import Settings
 from app.errors import ConfigError
 from app.store import Shard, connect, everywhere, open_shards, triggers
 from app.store.cluster import connect_to_owner, is_cluster
+from app.store.connection import address_of
 from lab.processes import free_port
 from lab.redis_servers import RedisServer, redis_binaries
 
@@ -30,6 +31,24 @@ async def uses(url: str, **settings: str | bool) -> int:
         return int(shard.redis.connection_pool.connection_kwargs.get("db", 0))
     finally:
         await shard.redis.aclose()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("rediss://user:hun%40ter@[::1]:6379?db=2", "rediss://[::1]:6379"),
+        ("unix://:hunter@/run/redis.sock?db=0", "unix:///run/redis.sock"),
+        (
+            "redis+sentinel://:hunter@a:26379,b/mymaster/0?sentinel_password=hunter",
+            "redis+sentinel://a:26379,b/mymaster/0",
+        ),
+        ("redis+cluster://user:hunter@a:1,b:2", "redis+cluster://a:1,b:2"),
+    ],
+)
+async def test_where_a_url_leads_is_shown_without_its_passwords(url: str, shown: str) -> None:
+    assert address_of(url) == shown
+    open_shards(Settings(redis_url=url))
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,13 @@ async def test_guarded_metrics_of_a_worker_wait_for_redis_but_for_the_admin_key(
 
 async def test_a_worker_process_serves_its_port_and_stops_on_a_signal(start_process: StartProcess) -> None:
     port = free_port()
-    process = await start_process("worker", stdout=asyncio.subprocess.PIPE, CRONSPACE_WORKER_PORT=str(port))
+    process = await start_process(
+        "worker",
+        stdout=asyncio.subprocess.PIPE,
+        CRONSPACE_WORKER_PORT=str(port),
+        CRONSPACE_SHARDS="3",
+        CRONSPACE_WORKER_SHARDS="0,2",
+    )
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
 
         async def answers() -> bool:
@@ -165,7 +171,8 @@ async def test_a_worker_process_serves_its_port_and_stops_on_a_signal(start_proc
         said, _ = await asyncio.wait_for(process.communicate(), 10)
         assert process.returncode == 0
         assert time.monotonic() - began < 5
-    assert b'"message":"stopped"' in said
+    for line in (b" works; places: 100; shards: 2 of 3; Redis at ", b'"stopping, 0 requests', b'"stopped"'):
+        assert said.count(line) == 1  # of the process, not of each shard
     assert b'"worker":"' in said
 
 

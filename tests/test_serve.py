@@ -44,3 +44,5 @@ async def test_two_apis_share_one_redis_and_stop_on_a_signal(start_process: Star
         told.append((await asyncio.wait_for(process.communicate(), 10))[0].decode())
         assert process.returncode in (0, -number, 128 + number)
     assert [f"GET {path} " in one for one in told] == [False, True]
+    for one, port in zip(told, ports, strict=True):
+        assert f" listens on 127.0.0.1:{port}; shards: 1; Redis at " in one

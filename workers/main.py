@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 
 import uvloop
 
+from app import __version__
 from app.config import Settings, load_settings
 from app.errors import ConfigError, WrongDeployment
 from app.logs import bind, set_up_logging
 from app.loops import Loop
 from app.store import Shards, open_shards
+from app.store.connection import address_of
 from app.store.rotation import warn_of_keys
 from app.telemetry.traces import open_traces
 from workers import probes
@@ -69,6 +71,8 @@ async def serve(settings: Settings) -> None:
     stopped = asyncio.Event()
 
     def stop() -> None:
+        if not stopped.is_set():
+            log.info("stopping, %d requests running", sum(len(worker.tasks) for worker in workers))
         stopped.set()
         for worker in workers:
             worker.stop()
@@ -82,6 +86,14 @@ async def serve(settings: Settings) -> None:
     try:
         async with probes.serving(workers, shards, account, places):
             if await _either(verifier.verified, stopped):
+                log.info(
+                    "version %s works; places: %d; shards: %d of %d; Redis at %s",
+                    __version__,
+                    settings.max_jobs,
+                    len(workers),
+                    settings.shards,
+                    address_of(settings.redis_url),
+                )
                 await _work(workers, stop)
             if verifier.problem is not None:
                 raise ConfigError(str(verifier.problem))
@@ -136,3 +148,4 @@ async def _work(workers: Sequence[Worker], stop: Callable[[], None]) -> None:
     for ended in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(ended, BaseException):
             raise ended
+    log.info("stopped")

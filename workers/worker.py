@@ -128,7 +128,6 @@ class Worker(arq.Worker):
 
     async def main(self) -> None:
         """Work until :meth:`stop`; then finish within the grace period, and hand back the rest."""
-        log.info("works: %d places, queue %s", self.max_jobs, self.queue_name)
         taking = (self.ticker, self.refiller, self.claimer, self.janitor, self.listener, self.watcher)
         keeping = [self.finisher, self.renewer, self.health, self.witness]
         if self._hosts is not None:
@@ -141,7 +140,6 @@ class Worker(arq.Worker):
             if not stopped.done():
                 # Nothing should end a loop. A worker without one must not look alive.
                 log.critical("a loop ended by itself; the worker stops")
-            log.info("stopping, %d requests running", len(self.tasks))
             await self._wind_down(taking, tasks)
             if not stopped.done():
                 raise RuntimeError("a loop of the worker ended by itself")
@@ -154,7 +152,6 @@ class Worker(arq.Worker):
         with suppress(RedisError, OSError):  # TimeoutError is one; then it is missed for a while
             async with asyncio.timeout(_LAST_CALL_SECONDS):
                 await workers.leave(self._shard, self.account.process)
-        log.info("stopped")
 
     async def _wind_down(self, taking: Sequence[Loop], tasks: Mapping[Loop, asyncio.Task[None]]) -> None:
         """Take nothing more; give what runs the grace period, hand the rest back, record what ended."""

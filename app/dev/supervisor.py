@@ -19,7 +19,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from redis.exceptions import RedisError
 
@@ -28,6 +27,7 @@ from app.dev import demo, embedded, folder, options
 from app.dev.children import Child, Guard, say
 from app.errors import DevError
 from app.store import Shard, connect
+from app.store.connection import address_of
 from app.store.shard import reply
 
 _HOST = "127.0.0.1"
@@ -205,7 +205,7 @@ class Supervisor:
             try:
                 await shard.redis.ping()
             except (RedisError, OSError) as error:
-                raise DevError(f"can't use Redis at {_without_password(self._redis_url)}: {error}") from error
+                raise DevError(f"can't use Redis at {address_of(self._redis_url)}: {error}") from error
             return
 
         async def answers() -> bool:
@@ -236,7 +236,7 @@ class Supervisor:
             redis = f"{shlex.quote(self._binary.cli)} -s {shlex.quote(str(self._socket))}"
             data = str(self._given.data)
         else:
-            redis, data = _without_password(self._redis_url), "in that Redis"
+            redis, data = address_of(self._redis_url), "in that Redis"
         rows = [
             ("API", api),
             ("Docs", f"{api}/docs"),
@@ -255,11 +255,6 @@ class Supervisor:
 
 def _program(name: str) -> list[str]:
     return [sys.executable, "-P", "-m", "app", name]
-
-
-def _without_password(url: str) -> str:
-    password = urlsplit(url).password
-    return url if password is None else url.replace(f":{password}@", ":***@", 1)
 
 
 async def _is_healthy(port: int) -> bool:

@@ -108,6 +108,12 @@ def split_url(url: str) -> SplitResult:
     return parts
 
 
+def address_of(url: str) -> str:
+    """A ``REDIS_URL`` that :func:`connect` took, for people: without user, password and parameters."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 class SentinelUrl(Struct, frozen=True):
     """``redis+sentinel://[user:password@]host[:port],host[:port]/primary[/database][?sentinel_…]``."""
 

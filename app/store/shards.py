@@ -10,7 +10,7 @@ from app.errors import WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
 from app.outage import Outage
 from app.store.cluster import connect_to_owner, is_cluster
-from app.store.connection import connect
+from app.store.connection import address_of, connect
 from app.store.replicas import Replicas
 from app.store.shard import Shard
 
@@ -120,9 +120,14 @@ def open_shards(settings: Settings) -> Shards:
     if is_cluster(settings):
         return Shards(
             [
-                Shard(connect_to_owner(settings, number), settings, number, outage=Outage(shard=number))
+                Shard(
+                    connect_to_owner(settings, number),
+                    settings,
+                    number,
+                    outage=Outage(redis=address_of(settings.redis_url), shard=number),
+                )
                 for number in numbers
             ]
         )
-    client, outage = connect(settings), Outage()
+    client, outage = connect(settings), Outage(redis=address_of(settings.redis_url))
     return Shards([Shard(client, settings, number, outage=outage) for number in numbers])
