@@ -106,8 +106,11 @@ _SENTENCES: dict[Code, str] = {
 
 
 def when(ms: int, zone: str) -> str:
-    """A moment on the wall clock of a zone."""
-    return f"{from_ms(ms, load_zone(zone)):%Y-%m-%d %H:%M:%S} {zone}"
+    """A moment on the wall clock of a zone; the milliseconds, too, where there are some: those of an interval
+    tell its slots from others of the same second.
+    """
+    rest = f".{ms % 1000:03d}" if ms % 1000 else ""
+    return f"{from_ms(ms, load_zone(zone)):%Y-%m-%d %H:%M:%S}{rest} {zone}"
 
 
 def lasting(ms: int) -> str:

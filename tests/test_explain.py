@@ -303,6 +303,14 @@ async def test_a_moment_between_slots_leads_to_the_nearest(shard: Shard, clock: 
     assert codes(await told(shard, FIRST + 9 * MINUTE)) == ["slot_ahead", "trigger_paused"]
 
 
+async def test_two_moments_of_one_second_are_told_apart(shard: Shard, clock: Clock) -> None:
+    await store_set(shard, a="* * * * *")
+    missed, _ = await told(shard, FIRST - 86_400_000 + 500)
+    assert missed["code"] == "not_a_slot"
+    assert ":00.500 UTC is no slot of its schedule" in missed["message"]
+    assert missed["message"].endswith(":00 UTC.")
+
+
 @pytest.mark.parametrize("timezone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00"])
 async def test_the_ends_of_the_calendar_can_be_asked_about(shard: Shard, timezone: str, at: str) -> None:
