@@ -28,7 +28,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     role: str
     warnings: Sequence[str]  # what else is wrong with how Redis is run
     fullness: float  # the share of maxmemory that is in use, where it is most; 0 where there is no bound
-    holds: Sequence[str]  # why nothing is fired, where firing is held
+    holds: Sequence[str]  # why nothing is fired, where firing is held; sentences
     alive: int  # workers
     unserved: Sequence[int]  # shards without a worker that is alive
     unread: Mapping[int, str]  # shards that could not be asked, and why; what else is here is of the others
@@ -46,7 +46,9 @@ def unreachable(why: str) -> list[Finding]:
 
 def examine(facts: Facts) -> list[Finding]:
     """Everything that is wrong, the worst first."""
-    held = [Finding("down", f"firing is held: {hold}") for hold in facts.holds]
+    held = [
+        Finding("down", f"firing is held: {hold} POST /api/system/resume goes on") for hold in facts.holds
+    ]
     found = [*held, *_of_redis(facts), *_of_workers(facts)]
     return sorted(found, key=lambda one: one.status != "down")
 

@@ -36,6 +36,7 @@ class Keys:
     """The keys of one shard."""
 
     def __init__(self, shard: int = 0) -> None:
+        self.shard = shard
         self.tag = f"{{{shard}}}"
         self.prefix = f"cs:{self.tag}:"
         # HASH: serial (the last number given to a change), pulse (when a worker last called, ms),

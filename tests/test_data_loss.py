@@ -378,6 +378,24 @@ async def test_explain_says_that_firing_is_held(shard: Shard, clock: Clock) -> N
     assert "emptied" in told["summary"]
 
 
+async def test_of_several_shards_it_is_told_which_is_held(
+    shard: Shard, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    shards = Shards([Shard(shard.redis, shard.settings, number, clock) for number in range(3)])
+    for one in shards:
+        await live(one, clock, 1)
+    await shard.redis.delete(shards[1].keys.root, shards[1].keys.beats)
+    for one in shards:
+        await live(one, clock, 1)
+    told = {record.shard for record in caplog.records if record.levelname == "CRITICAL"}  # type: ignore[attr-defined]
+    assert told == {1}
+    transport = httpx.ASGITransport(create_app(shard.settings, shards))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        reasons = (await client.get("/health/detailed")).json()["reasons"]
+    (held,) = [reason for reason in reasons if "firing is held" in reason]
+    assert held.startswith("firing is held: shard 1: Redis was emptied")
+
+
 @asynccontextmanager
 async def api_running(shard: Shard) -> AsyncIterator[None]:
     """The API's lifespan."""

@@ -49,7 +49,7 @@ async def detailed(shard: Shard, status: int) -> Any:
         ({"role": "slave"}, "down", ["not to the primary"]),
         ({"warnings": ["set noeviction"]}, "degraded", ["set noeviction"]),
         ({"fullness": 0.95}, "degraded", ["uses 95% of its maxmemory"]),
-        ({"holds": ["the data went back"]}, "down", ["firing is held: the data went back"]),
+        ({"holds": ["It went back."]}, "down", ["firing is held: It went back. POST /api/system/resume"]),
         ({"alive": 0, "unserved": [0]}, "down", ["no worker is alive"]),
         ({"unserved": [1, 3]}, "down", ["no worker serves shard 1, 3"]),
         ({"unread": {2: "refused"}}, "down", ["the Redis of shard 2 can't be reached: refused"]),

@@ -155,7 +155,11 @@ async def _look(shards: Shards) -> DetailedHealth:
             role=next((one.role for one in servers if one.role not in ("", "master")), "master"),
             warnings=list(dict.fromkeys(warning for one in servers for warning in one.warnings())),
             fullness=servers[0].fullness,
-            holds=[hold.detail for one in readable for hold in (await witness.status(one)).holds],
+            holds=[
+                f"shard {one.keys.shard}: {hold.detail}" if len(shards) > 1 else hold.detail
+                for one in readable
+                for hold in (await witness.status(one)).holds
+            ],
             alive=len(all_.alive),
             unserved=all_.unserved,
             unread=all_.unread,

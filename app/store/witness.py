@@ -63,15 +63,19 @@ def hear(shard: Shard, found: list[Any], now: int) -> None:
     verdict = Verdict(why.decode(), bool(own), epoch.decode(), beat.decode(), term)
     before = shard.witness.why
     shard.witness.hear(verdict, now)
+    where = {"shard": shard.keys.shard}
     if loss is not None:
-        log.log(logging.CRITICAL if loss.held or not loss.since else logging.WARNING, "%s", told_loss(loss))
+        level = logging.CRITICAL if loss.held or not loss.since else logging.WARNING
+        log.log(level, "%s", told_loss(loss), extra=where)
     if verdict.why and verdict.why != before:
         log.critical(
-            "nothing is fired or claimed (%s): GET /api/system says why, POST /api/system/resume goes on",
+            "nothing is fired or claimed (%s): `cronspace system` (GET /api/system) says why, and"
+            " `cronspace system resume` (POST /api/system/resume) goes on",
             verdict.why,
+            extra=where,
         )
     elif before and not verdict.why:
-        log.warning("firing goes on")
+        log.warning("firing goes on", extra=where)
 
 
 async def watch(shard: Shard) -> int | None:
