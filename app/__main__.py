@@ -24,13 +24,22 @@ COMMANDS = {
     "probe": ("app.probe", "does the API or worker of this container answer? for its HEALTHCHECK"),
 }
 
+# What is given to those that read the environment; the others have parsers of their own.
+ARGUMENTS = {"api": "", "worker": "", "probe": "", "rotate-keys": " [--decrypt]", "reshard": " NUMBER"}
+SETTINGS = "Settings come from the environment: see .env.example."
+
 
 def usage() -> str:
     """The help text."""
     lines = ["usage: cronspace COMMAND", ""]
     lines += [f"  {name:<13}{help}" for name, (_, help) in COMMANDS.items()]
-    lines += ["", "Settings come from the environment: see .env.example."]
+    lines += ["", "cronspace COMMAND --help tells more of one.", SETTINGS]
     return "\n".join(lines)
+
+
+def usage_of(name: str) -> str:
+    """The help text of a command without a parser."""
+    return f"usage: cronspace {name}{ARGUMENTS[name]}\n\n  {COMMANDS[name][1]}\n\n{SETTINGS}"
 
 
 def main() -> None:
@@ -40,7 +49,11 @@ def main() -> None:
         print(usage())
     elif name in ("--version", "-V"):
         print(f"cronspace {__version__}")
+    elif name in ARGUMENTS and {"--help", "-h"} & set(rest):
+        print(usage_of(name))
     elif name in COMMANDS:
+        if rest and ARGUMENTS.get(name) == "":
+            sys.exit(f"cronspace {name}: takes no arguments, and {rest[0]!r} is one. {SETTINGS}")
         try:
             importlib.import_module(COMMANDS[name][0]).run(rest)
         except CronspaceError as error:

@@ -13,6 +13,7 @@ from app.errors import ClientError
 
 URL = "http://127.0.0.1:3000"
 _SECONDS = 60.0
+_NO_KEY = " Set CRONSPACE_KEY to an API key."
 
 
 class Client:
@@ -22,6 +23,7 @@ class Client:
         environ = os.environ if environ is None else environ
         self.url = environ.get("CRONSPACE_URL", "") or URL
         key = environ.get("CRONSPACE_KEY", "")
+        self._has_key = bool(key)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         try:
             self._http = httpx.Client(base_url=self.url, headers=headers, timeout=_SECONDS, trust_env=False)
@@ -51,6 +53,7 @@ class Client:
                 f"{self.url} answered {answer.status_code}, and no JSON: is that Cronspace's API?"
             )
         if not answer.is_success:
+            hint = _NO_KEY if answer.status_code == 401 and not self._has_key else ""
             faults = [f"\n  {one['path'] or 'body'}: {one['message']}" for one in told.get("errors", ())]
-            raise ClientError(f"{told.get('detail', answer.status_code)}{''.join(faults)}")
+            raise ClientError(f"{told.get('detail', answer.status_code)}{hint}{''.join(faults)}")
         return told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
@@ -301,7 +302,9 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     known = {env_of(name): name for name in HELP}
     for env in environ:
         if env.startswith("CRONSPACE_") and env not in known and env not in RESERVED:
-            raise ConfigError(f"unknown setting {env}: see .env.example for all of them")
+            near = get_close_matches(env, known, n=1, cutoff=0.8)
+            hint = f"did you mean {near[0]}?" if near else "see .env.example for all of them"
+            raise ConfigError(f"unknown setting {env}: {hint}")
     values: dict[str, Any] = {}
     hints = get_type_hints(Settings, include_extras=True)
     for env, name in known.items():

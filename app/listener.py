@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from app.errors import ConfigError
+
+_OTHER = "Choose another port with {setting}."
+_HINTS = {
+    errno.EADDRINUSE: f"is something else running there? {_OTHER}",
+    errno.EACCES: f"it is for the administrator only. {_OTHER}",
+}
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:
@@ -16,9 +23,9 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
+        hint = _HINTS.get(error.errno or 0, "is CRONSPACE_HOST an address of this machine?")
         raise ConfigError(
-            f"can't listen on {host}:{port} ({error.strerror}): is something else running there? Choose"
-            f" another port with {setting}."
+            f"can't listen on {host}:{port} ({error.strerror}): {hint.format(setting=setting)}"
         ) from error
     listener.set_inheritable(True)
     return listener

@@ -15,6 +15,7 @@ import uvicorn
 from conftest import ShardFactory, eventually
 from helpers import define
 
+from app.__main__ import main
 from app.main import create_app
 from app.store import Shard, Shards, triggers, witness, workspaces
 
@@ -158,3 +159,31 @@ async def test_without_an_api_there_is_one_line() -> None:
     assert process.returncode == 1
     assert told.decode().startswith("cronspace system: http://127.0.0.1:9 can't be reached")
     assert told.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("name", ["api", "worker", "probe", "rotate-keys", "reshard"])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_is_told_and_nothing_is_started(
+    name: str, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cronspace", name, flag])
+    main()
+    assert capsys.readouterr().out.startswith(f"usage: cronspace {name}")
+
+
+@pytest.mark.parametrize("name", ["api", "worker", "probe"])
+def test_what_a_process_is_given_beside_its_settings_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cronspace", name, "--port", "8080"])
+    with pytest.raises(SystemExit, match=f"^cronspace {name}: takes no arguments, and '--port' is one"):
+        main()
+
+
+async def test_without_a_key_the_setting_for_one_is_named(command: Command) -> None:
+    done = await command("keys", "list", key="")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "cronspace keys: This needs the header `Authorization: Bearer …`. Set CRONSPACE_KEY to an API key.\n"
+    )
+    assert "CRONSPACE_KEY" not in (await command("keys", "list", key="cs_wrong")).err

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 
 import httpx
 import pytest
 from calls import answers
 from conftest import StartProcess, eventually
 
+from app.errors import ConfigError
+from app.listener import listen
 from lab.processes import free_port
 
 pytestmark = pytest.mark.anyio
@@ -46,3 +49,13 @@ async def test_two_apis_share_one_redis_and_stop_on_a_signal(start_process: Star
     assert [f"GET {path} " in one for one in told] == [False, True]
     for one, port in zip(told, ports, strict=True):
         assert f" listens on 127.0.0.1:{port}; shards: 1; Redis at " in one
+
+
+def test_why_an_address_can_not_be_had_decides_what_is_advised() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=r"Choose another port with PORT\."):
+            listen("127.0.0.1", port, "PORT")
+    for host in ("no.such.name.invalid", "192.0.2.1"):
+        with pytest.raises(ConfigError, match=r"is CRONSPACE_HOST an address of this machine\?"):
+            listen(host, 0, "PORT")
