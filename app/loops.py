@@ -48,15 +48,19 @@ class Loop:
         self._stopping = True
         self._wake.set()
 
+    def got_through(self) -> None:
+        """What failed before works: after each round that ends, and for one that does not end by itself."""
+        if not self._outage.over(self) and self.failures:
+            log.info("%s works again after %d failures", self.name, self.failures)
+        self.failures = 0
+
     async def run(self) -> None:
         """Loop until stopped."""
         while not self._stopping:
             self._wake.clear()
             try:
                 pause = await self._once()
-                if not self._outage.over(self) and self.failures:
-                    log.info("%s works again after %d failures", self.name, self.failures)
-                self.failures = 0
+                self.got_through()
             except Exception as error:
                 self.failures += 1
                 pause = min(_FIRST_BACKOFF * 2 ** min(self.failures, 10), _LONGEST_BACKOFF)

@@ -186,3 +186,27 @@ async def test_what_redis_it_is_is_known_without_config(
     assert found.version.split(".")[0] in ("6", "7", "8")
     assert found.used_memory > 100_000
     assert len(found.history) == 40
+
+
+async def test_a_worker_tells_of_each_outage_when_it_begins_and_when_it_is_over(
+    live_at: ShardFactory, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also of the listener, whose round does not end while all is well."""
+    caplog.set_level("INFO", "app.outage")
+
+    def told() -> list[str]:
+        return [record.getMessage()[:23] for record in caplog.records if record.name == "app.outage"]
+
+    shard = live_at(own_redis.url(), data_loss_tolerance_seconds=3600)
+    async with worker_running(shard) as worker:
+        await eventually(lambda: worker.health.failures == 0)
+        for outages in (1, 2):
+            await asyncio.to_thread(own_redis.process.kill)
+            await eventually(lambda: worker.ticker.failures and worker.listener.failures)
+            await asyncio.to_thread(own_redis.start)
+            await eventually(lambda outages=outages: told().count("Redis can be used again") >= outages)
+            assert worker.ticker.failures == worker.listener.failures == 0
+    begun = [one for one in told() if one.startswith("Redis can't be used")]
+    assert 2 <= len(begun) <= 6  # each kind of error once: gone, perhaps loading; not by each of ten loops
+    assert told()[0] == begun[0]
+    assert told()[-1] == "Redis can be used again"

@@ -333,7 +333,9 @@ class Worker(arq.Worker):
         """Wait for notifications; without them everything still happens, at the next poll."""
         async with aclosing(notifications.listen(self._shard)) as heard:
             async for what, execution in heard:
-                if what == "cancel":
+                if what == "listening":
+                    self.listener.got_through()
+                elif what == "cancel":
                     self.sender.abort(execution)
                 elif what == "more":
                     self.claimer.wake()

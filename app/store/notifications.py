@@ -10,7 +10,8 @@ _SILENCE_SECONDS = 10.0
 
 
 async def listen(shard: Shard) -> AsyncGenerator[tuple[str, str], None]:
-    """Notifications, for ever: what, and the execution that it is about, if any.
+    """Notifications, for ever: what, and the execution that it is about, if any. The first one is
+    ``listening``: from now on others are heard.
 
     Raises ``ConnectionError`` when nothing answers any more: a host that vanished says nothing.
     """
@@ -18,13 +19,15 @@ async def listen(shard: Shard) -> AsyncGenerator[tuple[str, str], None]:
         await subscription.subscribe(shard.keys.wake)
         silent = False
         while True:
-            message = await subscription.get_message(ignore_subscribe_messages=True, timeout=_SILENCE_SECONDS)
+            message = await subscription.get_message(timeout=_SILENCE_SECONDS)
             if message is None and silent:
                 raise ConnectionError("no answer where notifications come from")
             silent = message is None
             if message is None:
                 await subscription.ping()
-            elif message["type"] != "pong":
+            elif message["type"] == "subscribe":
+                yield "listening", ""
+            elif message["type"] == "message":
                 what, _, execution = message["data"].decode().partition(" ")
                 yield what, execution
 
