@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from calls import ACME, client_of, fire, ok, refused, store_set
-from conftest import LOOPBACK, Clock, ShardFactory
+from conftest import LOOPBACK, Clock, ShardFactory, eventually
 from helpers import Target, claim_all, define, failed, succeeded
 
 from app.egress import make_egress
@@ -33,6 +33,7 @@ from app.store import (
 )
 from app.store.queue import Ended
 from app.store.rotation import Rotated
+from lab.redis_servers import RedisServer
 from workers import delivery
 from workers.outgoing import Ready
 from workers.transport import Transport
@@ -397,3 +398,23 @@ async def test_a_failed_execution_is_retried_with_what_was_sealed(
         await ok(client.post(f"{ACME}/executions/{one.id}/retry"), 202)
     (again,) = await claim_all(shard, number=2)
     assert SECRET.encode() in again.definition
+
+
+async def test_what_is_wrong_with_the_keys_is_one_line_for_all_shards_and_told_when_redis_comes(
+    shard_at: ShardFactory, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = shard_at(own_redis.url())
+    shards = [Shard(plain.redis, plain.settings, number) for number in range(3)]
+    for shard in shards:
+        await store_set(shard, one="* * * * *")
+    own_redis.client.config_set("requirepass", "another")
+    keyed = shard_at(own_redis.url(), encryption_keys=FIRST)  # its connections are new ones
+    looking = asyncio.create_task(
+        rotation.warn_of_keys([Shard(keyed.redis, keyed.settings, number) for number in range(3)], 0.05)
+    )
+    await eventually(lambda: "NOAUTH" in str(own_redis.client.info("errorstats")))
+    assert not looking.done()
+    own_redis.client.config_set("requirepass", "")
+    await asyncio.wait_for(looking, 10)
+    (told,) = [one for one in caplog.messages if "definitions" in one]
+    assert told.startswith("3 of 3 definitions seen are not encrypted")

@@ -7,6 +7,7 @@ they go on until one finds nothing to do. So it can be interrupted at any point,
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections import Counter
@@ -31,6 +32,7 @@ _AT_ONCE = 100  # values a script call
 _PASSES = 5
 _COPY_SECONDS = 600  # the copy of an audit goes by itself when its maker dies
 _LOOKED_AT = 50  # workspaces, at the start of a process
+_LOOK_AGAIN_SECONDS = 5.0  # at a Redis that was away
 _KIND, _MESSAGE, _SNIPPET = 3, 4, 5  # in an attempt, see app/models.py
 # What scripts say of attempts of these kinds is written plain, and tells nothing.
 _KINDS_OF_SCRIPTS = (FailureKind.WORKER_LOST, FailureKind.UNKNOWN_OUTCOME, FailureKind.CANCELLED)
@@ -204,40 +206,58 @@ class _Pass:
         return new
 
 
-async def warn_of_keys(shards: Shards) -> None:
-    """Say in the log what is wrong with the keys, as a process starts; Redis may come later."""
-    try:
-        for shard in shards:
-            for warning in await warnings(shard):
-                log.warning("%s", warning)
-    except (RedisError, OSError) as error:
-        log.info("whether what is stored can be decrypted could not be looked at: %s", error)
+async def warn_of_keys(shards: Iterable[Shard], pause_seconds: float = _LOOK_AGAIN_SECONDS) -> None:
+    """Say in the log what is wrong with the keys, as a process starts; of a shard that is away, later."""
+    left = list(shards)
+    while left:
+        asked = {shard: await _seen_of(shard) for shard in left}
+        for warning in _told(sum(filter(None, asked.values()), Counter())):
+            log.warning("%s", warning)
+        left = [shard for shard, seen in asked.items() if seen is None]
+        if left:
+            await asyncio.sleep(pause_seconds)
 
 
 async def warnings(shard: Shard) -> list[str]:
-    """What is wrong with the keys, from a look at some definitions."""
+    """What is wrong with the keys, from a look at some definitions of a shard."""
+    return _told(await _look(shard))
+
+
+async def _seen_of(shard: Shard) -> Counter[str] | None:
+    try:
+        return await _look(shard)
+    except (RedisError, OSError):
+        return None
+
+
+async def _look(shard: Shard) -> Counter[str]:
+    """Some definitions: how many there are, how many can't be opened, and how many have another key."""
     redis, of = shard.redis, shard.keys.of
     some = await reply(redis.zrandmember(shard.keys.workspaces, _LOOKED_AT))
     async with redis.pipeline(transaction=False) as pipe:
         for workspace in some:
             pipe.hrandfield(of(workspace.decode(), "definitions"), 1, withvalues=True)
         found = [field[1] for field in await pipe.execute() if field]
-    unreadable = outdated = 0
+    seen = Counter(found=len(found))
     for stored in found:
         try:
             shard.sealer.open(stored)
-            outdated += not shard.sealer.is_current(stored)
+            seen["outdated"] += not shard.sealer.is_current(stored)
         except SealError:
-            unreadable += 1
+            seen["unreadable"] += 1
+    return seen
+
+
+def _told(seen: Counter[str]) -> list[str]:
     told = []
-    if unreadable:
+    if unreadable := seen["unreadable"]:
         told.append(
-            f"{unreadable} of {len(found)} definitions seen CAN'T BE DECRYPTED, so their executions fail:"
+            f"{unreadable} of {seen['found']} definitions seen CAN'T BE DECRYPTED, so their executions fail:"
             " CRONSPACE_ENCRYPTION_KEYS lacks their key"
         )
-    if outdated:
+    if outdated := seen["outdated"]:
         told.append(
-            f"{outdated} of {len(found)} definitions seen are not encrypted with the first key of"
+            f"{outdated} of {seen['found']} definitions seen are not encrypted with the first key of"
             " CRONSPACE_ENCRYPTION_KEYS: run `cronspace rotate-keys`"
         )
     return told
