@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 from app import __version__
@@ -56,6 +57,14 @@ def main() -> None:
             sys.exit(f"cronspace {name}: takes no arguments, and {rest[0]!r} is one. {SETTINGS}")
         try:
             importlib.import_module(COMMANDS[name][0]).run(rest)
+            sys.stdout.flush()  # or what can't be written is told after the end, as nobody's error
+        except BrokenPipeError:  # who reads has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except OSError as error:
+            if name in ARGUMENTS:  # what serves has a log
+                raise
+            sys.exit(f"cronspace {name}: {error.strerror or error}")
         except CronspaceError as error:
             sys.exit(f"cronspace {name}: {error}")
         except KeyboardInterrupt:

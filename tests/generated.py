@@ -25,9 +25,9 @@ def settings() -> Iterator[tuple[str, str, str]]:
 def env_example() -> str:
     """The text of ``.env.example``."""
     lines = [
-        "# Every setting with its default. Settings are variables of the environment; no file is read by itself.",
-        "# For a shell: copy this, change what you need, and `set -a; . ./COPY; set +a`. Docker Compose hands on",
-        "# those that docker-compose.yml names.",
+        "# Every setting with its default: variables of the environment, as no file is read by itself.",
+        "# For a shell: copy this, change what you need, and `set -a; . ./COPY; set +a`. Docker Compose",
+        "# hands on those that docker-compose.yml names.",
         "",
     ]
     for env, default, help in settings():

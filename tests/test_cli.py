@@ -43,7 +43,9 @@ async def serving(shard: Shard) -> AsyncIterator[Command]:
     )
     task = asyncio.create_task(server.serve())
 
-    async def command(*argv: str, key: str = ADMIN, stdin: str = "") -> Done:
+    async def command(
+        *argv: str, key: str = ADMIN, stdin: str = "", stdout: int = asyncio.subprocess.PIPE
+    ) -> Done:
         port = server.servers[0].sockets[0].getsockname()[1]
         environ = {**os.environ, "CRONSPACE_URL": f"http://127.0.0.1:{port}", "CRONSPACE_KEY": key}
         process = await asyncio.create_subprocess_exec(
@@ -53,12 +55,12 @@ async def serving(shard: Shard) -> AsyncIterator[Command]:
             *argv,
             env=environ,
             stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=stdout,
             stderr=asyncio.subprocess.PIPE,
         )
         out, err = await process.communicate(stdin.encode())
         assert process.returncode is not None
-        return Done(process.returncode, out.decode(), err.decode())
+        return Done(process.returncode, (out or b"").decode(), err.decode())
 
     try:
         await eventually(lambda: server.started)
@@ -187,3 +189,23 @@ async def test_without_a_key_the_setting_for_one_is_named(command: Command) -> N
         "cronspace keys: This needs the header `Authorization: Bearer …`. Set CRONSPACE_KEY to an API key.\n"
     )
     assert "CRONSPACE_KEY" not in (await command("keys", "list", key="cs_wrong")).err
+
+
+async def test_an_output_that_can_not_be_written_is_one_line(command: Command) -> None:
+    """An export onto a full disk must not look like one that is there."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        done = await command("keys", "list", stdout=full)
+    finally:
+        os.close(full)
+    assert (done.code, done.err) == (1, "cronspace keys: No space left on device\n")
+
+
+async def test_a_reader_that_has_seen_enough_is_no_error_to_tell_of(command: Command) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = await command("keys", "list", stdout=writing)
+    finally:
+        os.close(writing)
+    assert (done.code, done.err) == (1, "")

@@ -43,5 +43,7 @@ def _read(name: str) -> dict[str, Any]:
         return {part: exported[part] for part in ("workspace_id", "settings", "triggers")}
     except OSError as error:
         raise ClientError(f"{name} can't be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ClientError(f"{name} is not what `cronspace export` writes ({error!r})") from error
+    except ValueError as error:
+        raise ClientError(f"{name} is not what `cronspace export` writes: no JSON ({error})") from error
+    except (LookupError, TypeError) as error:
+        raise ClientError(f"{name} is not what `cronspace export` writes") from error
