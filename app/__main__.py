@@ -58,12 +58,12 @@ def main() -> None:
         try:
             importlib.import_module(COMMANDS[name][0]).run(rest)
             sys.stdout.flush()  # or what can't be written is told after the end, as nobody's error
-        except BrokenPipeError:  # who reads has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
         except OSError as error:
-            if name in ARGUMENTS:  # what serves has a log
+            if not COMMANDS[name][0].startswith("app.cli."):
                 raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it is tried again at the end
+            if isinstance(error, BrokenPipeError):  # who reads has seen enough
+                sys.exit(1)
             sys.exit(f"cronspace {name}: {error.strerror or error}")
         except CronspaceError as error:
             sys.exit(f"cronspace {name}: {error}")
