@@ -41,10 +41,14 @@ CronspaceError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import msgspec
+
+# Of one input. Whoever sends more knows by then, and a small body can have millions, each with a message.
+MOST_FAULTS = 1000
+_LONGEST_NAME = 100  # characters
 
 
 class CronspaceError(Exception):
@@ -78,12 +82,19 @@ class Fault(msgspec.Struct, frozen=True, order=True):
     message: str
 
 
+def nearest(name: str, valid: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The valid name that was meant, None where none is near. A long text is none misspelt, and comparing it
+    would take seconds.
+    """
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=cutoff) if len(name) <= _LONGEST_NAME else []
+    return near[0] if near else None
+
+
 def unknown_name(name: str, valid: Sequence[str], what: str = "field") -> str:
     """The message for a name that does not exist, with the nearest valid one; ``what`` it is a name of."""
-    near = [one for one in valid if name and one.startswith(name)]
-    near = near or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    near = next((one for one in valid if name and one.startswith(name)), None) or nearest(name, valid)
     if near:
-        return f"unknown {what}; did you mean {near[0]!r}?"
+        return f"unknown {what}; did you mean {near!r}?"
     if valid:
         return f"unknown {what}; the {what}s are {', '.join(sorted(valid))}"
     return f"unknown {what}; there are none here"

@@ -120,6 +120,8 @@ def create_app(settings: Settings, shards: Shards | None = None, traces: Traces 
     if settings.echo:
         routes += echo.routes
     app = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
+    # Nobody is sent on: the Host would say where to, in plain http:// behind what ends TLS, key and all.
+    app.router.redirect_slashes = False
     app.state.shards = used
     app.state.figures = figures
     app.state.traces = traces

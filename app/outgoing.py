@@ -125,11 +125,28 @@ def _in_urls(value: str) -> list[str]:
 
 def _in_json(value: str) -> list[str]:
     written = json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(value)[1:-1]
-    return [*written, *(one.replace("/", "\\/") for one in written)]
+    found = [*written, *(one.replace("/", "\\/") for one in written)]
+    for one in written:  # as Go writes it, and .NET, which a page may repeat as it is
+        found.append(_CODED_BY_GO.sub(_coded, one))
+        found.append(_CODED_BY_DOTNET.sub(lambda match: _coded(match).upper().replace("U", "u"), one))
+    return found
+
+
+# What of written JSON stands by its code; .NET has capitals in codes, and one for a quotation mark.
+_CODED_BY_GO = re.compile("[&<>\u2028\u2029]")
+_CODED_BY_DOTNET = re.compile(r"""[&<>+'`\x7f]|\\"|\\u[0-9a-f]{4}""")
+
+
+def _coded(match: re.Match[str]) -> str:
+    return match[0] if match[0].startswith("\\u") else f"\\u{ord(match[0][-1]):04x}"
 
 
 def _in_html(value: str) -> list[str]:
-    return [html.escape(value), html.escape(value, quote=False)]
+    usual = html.escape(value)
+    return [usual, html.escape(value, quote=False), *(usual.replace("&#x27;", one) for one in _APOSTROPHES)]
+
+
+_APOSTROPHES = ("&#39;", "&#039;", "&apos;", "'")
 
 
 _FORMS: tuple[Callable[[str], list[str]], ...] = (lambda value: [value], _in_urls, _in_json, _in_html)

@@ -67,9 +67,9 @@ def bounded(settings: Settings, answer_to: Callable[[ApiError], Response]) -> Ma
             if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > most:
                 self.refusal = self._too_large()
                 raise self.refusal  # ends the parser, which makes it a bad request
+            super().on_headers_complete()  # refuses a target that is none, as of CONNECT
             self.received, self.in_head = 0, False
             self._start_timer()
-            super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
             self.received = max(0, self.received - len(body) - _FRAMING)

@@ -348,6 +348,13 @@ async def test_an_execution_of_another_workspace_is_not_found(
         assert (await client.get(f"/api/workspaces/{path}")).status_code == 404
 
 
+@pytest.mark.parametrize("path", [f"{PATH}/", "/health/", "/docs/", "//evil.example/docs/"])
+async def test_nobody_is_sent_to_where_the_host_says(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(f"http://evil.example{path}")
+    assert response.status_code == 404
+    assert "location" not in response.headers
+
+
 async def test_without_redis_the_api_answers_503_and_recovers() -> None:
     server = RedisServer(next(iter(redis_binaries().values())), "--appendonly", "yes")
     settings = Settings(redis_url=server.url())

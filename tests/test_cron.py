@@ -261,3 +261,8 @@ def test_new_expressions_of_known_items_are_read_in_microseconds() -> None:
     for text in texts:
         parse(text)
     assert time.process_time() - began < 0.5  # measured: 0.06; croniter alone takes 0.35
+
+
+def test_what_h_stands_for_is_written_once() -> None:
+    every = ",".join(["H(0-59)/1"] * 100)
+    assert len(parse(f"{every} {every} * * * *").of("acme", "nightly").expression) < 400

@@ -111,3 +111,10 @@ async def test_time_zones_are_found_by_a_part_of_their_name(client: httpx.AsyncC
     everything = (await client.get("/api/timezones")).json()
     assert everything["count"] == len(everything["timezones"]) > 400
     assert {"name": "UTC", "offset": "+00:00"} in everything["timezones"]
+
+
+async def test_an_expression_is_no_longer_than_anybody_needs(client: httpx.AsyncClient) -> None:
+    long = f"{'1,' * 1024}1 * * * *"
+    response = await client.get("/api/cron/validate", params={"expression": long})
+    assert response.status_code == 400
+    assert [fault["path"] for fault in response.json()["errors"]] == ["expression"]

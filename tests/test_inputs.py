@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from app.clock import rfc3339
 from app.config import Settings
 from app.declared.bodies import parse_patch, parse_replace, parse_trigger
+from app.declared.fields import MAX_DEPTH
 from app.declared.inputs import Defaults, PatchInput, TriggerFields, TriggerInput, shown
 from app.declared.masking import MASK, View, unmask
-from app.errors import Fault, InvalidRequest
+from app.errors import MOST_FAULTS, Fault, InvalidRequest
 from app.models import Definition
+from app.schedule.fields import MAX_CRON
 
 
 @pytest.mark.parametrize(
@@ -305,3 +307,57 @@ def test_every_example_in_the_schema_is_accepted() -> None:
                 stored(**{field: example, **beside.get(field, {})})
                 tried += 1
     assert tried > 20
+
+
+# What a body may cost. A body of 8 MB took minutes and gigabytes before there were these bounds.
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        b'{"triggers":[%s]}' % b",".join([b'{"ti":1,"ur":1,"met":1}'] * 500),
+        b'{"triggers":[{%s}]}' % b",".join(b'"ti%d":1' % number for number in range(5000)),
+        b'{"triggers":[%s]}' % body(headers={f"X-{number}": number for number in range(5000)}),
+        b'{"triggers":[%s]}' % b",".join([body(retry_on=["tiemout"] * 100)] * 50),
+    ],
+    ids=["triggers", "unknown fields", "headers", "items"],
+)
+def test_so_many_faults_of_a_body_are_told_and_no_more(given: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="1000 faults or more") as caught:
+        parse_replace(given, Settings())
+    assert 0 < len(caught.value.faults) <= MOST_FAULTS
+
+
+@pytest.mark.parametrize("trigger", [b"{}", b"1", b'{"cron":"* * * * *","url":"http://x/","method":"PUT"}'])
+def test_the_triggers_of_a_set_that_is_too_large_are_not_looked_at(trigger: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_replace(b'{"triggers":[%s]}' % b",".join([trigger] * 3), Settings(max_triggers=2))
+    assert [fault.path for fault in caught.value.faults] == ["triggers"]
+    assert "3 triggers, but a set holds at most 2" in caught.value.faults[0].message
+
+
+@pytest.mark.parametrize("kind", ["[]", "{}"])
+def test_a_payload_is_nested_so_deep_and_no_deeper(kind: str) -> None:
+    def nested(depth: int) -> bytes:
+        start = "[" if kind == "[]" else '{"a\\"[{":'
+        payload = f'{start * depth}"{MASK}"{kind[1] * depth}'
+        return body(payload="P").replace(b'"P"', payload.encode())
+
+    deepest = parse_trigger(nested(MAX_DEPTH)).to_definition()
+    assert unmask(deepest, deepest) == (deepest, [])  # without running out of stack
+    path, message = fault_of(nested(MAX_DEPTH + 1))
+    assert path.endswith("payload")
+    assert "more than 100 levels" in message
+
+
+def test_a_payload_of_many_values_side_by_side_is_not_deep() -> None:
+    parse_trigger(body(payload=[{"a": ["[" * 200]}] * 500))
+
+
+def test_a_cron_expression_is_no_longer_than_anybody_needs() -> None:
+    every = [range(60), range(60), range(24), range(1, 32), range(1, 13), range(7)]
+    longest = " ".join(",".join(map(str, values)) for values in every)
+    parse_trigger(body(cron=longest))
+    path, message = fault_of(body(cron="1," * MAX_CRON + "1 * * * *"))
+    assert path.endswith("cron")
+    assert f"length <= {MAX_CRON}" in message

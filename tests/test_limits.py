@@ -274,11 +274,17 @@ async def test_what_is_refused_takes_no_answer_of_the_request_before_it(shard: S
         assert "HTTP/1.1" not in body
 
 
-async def test_what_is_no_http_is_a_problem_too(shard: Shard) -> None:
+CONNECT = b"CONNECT a:80 HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("request_", [b"\x16\x03\x01 hello\r\n\r\n", CONNECT], ids=["no HTTP", "no target"])
+async def test_what_is_no_http_is_a_problem_too(shard: Shard, request_: bytes) -> None:
     async with served(shard) as port:
-        status, body = await exchange(port, b"\x16\x03\x01 hello\r\n\r\n")
-    assert status.startswith("HTTP/1.1 400 ")
-    assert '"code":"invalid_request"' in body
+        status, body = await exchange(port, request_)
+        assert status.startswith("HTTP/1.1 400 ")
+        assert '"code":"invalid_request"' in body
+        _, behind = await exchange(port, HEALTH + b"\r\n", request_)
+        assert "HTTP/1.1" not in behind or "HTTP/1.1 400 " in behind
 
 
 def test_the_bounds_have_defaults() -> None:

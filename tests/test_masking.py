@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from calls import ACME, bearer, client_of, key_for, ok, refused, store_set
 from conftest import ShardFactory
@@ -13,6 +14,7 @@ from helpers import define
 from app.auth.callers import Scope
 from app.declared.checks import TYPES
 from app.declared.masking import MASK, View, mask_headers, mask_payload, mask_url, unmask
+from app.errors import MOST_FAULTS
 from app.store import Shard
 
 LONG = "T0Pe3secretinapath0Qz"
@@ -133,6 +135,14 @@ async def guarded(make_shard: ShardFactory) -> Shard:
     shard = make_shard(auth="tokens", admin_key=ADMIN_KEY)
     await store_set(shard, one=STORED)
     return shard
+
+
+def test_the_places_of_masks_take_no_more_memory_than_a_body() -> None:
+    payload = msgspec.json.encode({"n" * 10_000: [MASK] * 3000})  # 60 kB, whose places would take 30 MB
+    _, strange = unmask(define(payload=payload), None)
+    assert len(strange) == MOST_FAULTS
+    assert sum(map(len, strange)) < 200_000
+    assert strange[7] == f"payload.{'n' * 100}[7]"
 
 
 @pytest.mark.anyio

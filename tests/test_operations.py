@@ -14,6 +14,7 @@ from msgspec import Meta
 from app.api.fields import Answer, WorkspaceId, about
 from app.api.openapi import document_of
 from app.api.operations import Call, Noun, routes_of
+from app.errors import MOST_FAULTS
 from app.main import create_app
 from app.models import State
 from app.store import Shard, Shards
@@ -153,6 +154,20 @@ async def test_faults_of_path_query_and_headers_are_told_at_once(client: httpx.A
     response = await client.post("/things/a b/notes?x=1&y=2")
     assert [fault["path"] for fault in response.json()["errors"]] == ["workspace_id", "x", "y"]
     assert "letters" in response.json()["errors"][0]["message"]
+
+
+async def test_so_many_faults_of_a_request_are_told_and_no_more(client: httpx.AsyncClient) -> None:
+    many = [f"nte{number}" for number in range(3000)]
+    body = await client.post("/things/acme/notes", json=dict.fromkeys(many, 1))
+    query = await client.get(f"/things?{'&'.join(many)}")
+    for response in (body, query):
+        assert [fault["path"] for fault in response.json()["errors"]] == many[:MOST_FAULTS]
+
+
+async def test_a_long_name_is_not_held_against_the_names_that_there_are(client: httpx.AsyncClient) -> None:
+    response = await client.get(f"/things?{'number' * 1000}=1")
+    (fault,) = response.json()["errors"]
+    assert "the parameters are" in fault["message"]
 
 
 async def test_an_optional_body_may_be_left_out_and_a_handler_chooses_status_and_headers(

@@ -70,6 +70,22 @@ def test_a_mask_covers_every_form_of_a_value(text: str, masked: str) -> None:
     assert Masker(["hunter2", "hunter2-long", 'a/b cü"'])(text) == masked
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"""{"x": "p+a\u0026b\u003cc\u003e'ü\"\\d"}""",  # Go
+        r"""{"x": "p\u002Ba\u0026b\u003Cc\u003E\u0027\u00FC\u0022\\d"}""",  # .NET
+        """<p x="p+a&amp;b&lt;c&gt;&#39;ü&quot;\\d">""",
+        """<p x="p+a&amp;b&lt;c&gt;&#039;ü&quot;\\d">""",  # PHP
+        """<p x="p+a&amp;b&lt;c&gt;'ü&quot;\\d">""",
+    ],
+)
+def test_a_mask_covers_what_common_servers_make_of_a_value(text: str) -> None:
+    masked = Masker(["p+a&b<c>'ü\"\\d"])(text)
+    assert MASK in masked
+    assert "a" not in masked
+
+
 LONG = "a" * 4000
 
 

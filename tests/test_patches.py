@@ -10,6 +10,7 @@ import pytest
 from declared import body, stored
 
 from app.declared.bodies import parse_patch, parse_trigger
+from app.declared.fields import MAX_DEPTH
 from app.declared.inputs import Defaults, PatchInput, TriggerInput
 from app.declared.masking import MASK
 from app.errors import InvalidRequest
@@ -90,3 +91,20 @@ def test_a_patchs_schema_asks_for_no_field() -> None:
     fields = msgspec.structs.fields(PatchInput)
     assert not any(field.required for field in fields)
     assert [field.name for field in fields] == list(TriggerInput.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [("1", "nested too deeply"), (json.dumps("x" * 3_000_000), "at most 2,097,152 bytes")],
+    ids=["deep", "large"],
+)
+def test_a_patch_is_neither_so_deep_nor_so_large_that_merging_it_takes_long(inner: str, message: str) -> None:
+    patch = '{"a":' * 800 + inner + "}" * 800
+    with pytest.raises(InvalidRequest) as caught:
+        parse_patch(f'{{"payload":{patch}}}'.encode(), stored())
+    assert message in caught.value.faults[0].message
+
+
+def test_a_patch_may_hold_the_deepest_payload() -> None:
+    payload = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+    assert parse_patch(f'{{"payload":{payload}}}'.encode(), stored()).payload == payload.encode()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -179,3 +183,36 @@ async def test_only_the_last_revisions_are_kept(make_shard: ShardFactory) -> Non
         assert [one["revision"] for one in (await client.get(PATH)).json()["revisions"]] == [3, 2]
         assert (await client.get(f"{PATH}/1")).status_code == 404
         assert (await client.get(f"{PATH}/2")).status_code == 200
+
+
+@asynccontextmanager
+async def gaps() -> AsyncIterator[list[float]]:
+    """How long the event loop was held up at a time, in seconds, meanwhile."""
+    found: list[float] = []
+
+    async def beat() -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.monotonic()
+            found.append(now - last)
+            last = now
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield found
+    finally:
+        beating.cancel()
+
+
+async def test_a_large_revision_holds_up_nobody_elses_call(client: httpx.AsyncClient) -> None:
+    """What undoes it is packed, and unpacked, beside the loop."""
+    random_text = random.Random(1).randbytes(500_000).hex()
+    ids = [f"t{number}" for number in range(25)]
+    for id_ in ids:
+        await client.put(f"{TRIGGERS}/{id_}", json={**ONE, "payload": random_text})
+    begun = time.monotonic()
+    async with gaps() as found:
+        await client.post(f"{TRIGGERS}/bulk", json={"action": "disable", "ids": ids})
+        assert (await client.get(f"{PATH}/25/diff")).json()["changes"]["updated"] == 25
+    assert max(found) < (time.monotonic() - begun) / 4

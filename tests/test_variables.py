@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from urllib.parse import unquote
 
 import pytest
@@ -246,3 +248,14 @@ def test_the_secrets_of_a_definition_are_told_by_their_places() -> None:
     assert secrets_of(definition) == {"url": ["a"], "headers['X-A']": ["b", "a"], "payload": ["c"]}
     assert names_of(definition) == {"a", "b", "c"}
     assert secrets_of(define(payload=b'"plain"')) == {}
+
+
+@pytest.mark.parametrize("filler", ["v", "vw"])
+def test_a_url_that_looks_like_what_holds_a_variables_place_takes_no_longer(filler: str) -> None:
+    url = f"http://x/{filler * 1000}{{{{attempt}}}}"
+    assert path_of(url) == f"/{filler * 1000}{MOMENT.attempt}"
+    begun = time.process_time()
+    for _ in range(20):
+        with contextlib.suppress(ValueError):  # with what holds the place it is too long
+            compile_url("http://x/" + "v" * 8000 + "{{attempt}}")
+    assert time.process_time() - begun < 0.3  # it was a second

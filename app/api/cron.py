@@ -17,6 +17,7 @@ from app.errors import InvalidSchedule
 from app.formats import Cron, Moment, Zone
 from app.models import Definition
 from app.schedule import schedule_of
+from app.schedule.fields import MAX_CRON
 from app.schedule.presets import PRESETS, describe
 from app.schedule.zones import load_zone, zone_names
 
@@ -28,7 +29,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class ValidateQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A schedule to look at."""
 
-    expression: Annotated[str, about("A cron expression, perhaps a wrong one.", examples=["0 9 * * 1-5"])]
+    expression: Annotated[
+        str,
+        Meta(max_length=MAX_CRON),
+        about("A cron expression, perhaps a wrong one.", examples=["0 9 * * 1-5"]),
+    ]
     timezone: Annotated[str, about("The name of an IANA time zone.")] = "UTC"
     after: (
         Annotated[datetime, Meta(tz=True, description="Runs after this moment; now, if left out.")] | None

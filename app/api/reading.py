@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import msgspec
 from msgspec import inspect
 
-from app.errors import Fault, InvalidRequest, malformed, unknown_name
+from app.errors import MOST_FAULTS, Fault, InvalidRequest, malformed, unknown_name
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?\Z")
@@ -85,6 +85,8 @@ class Fields:
         values: dict[str, Any] = {}
         seen = set()
         for name, value in given:
+            if len(faults) >= MOST_FAULTS:
+                return values
             if name not in self._fields:
                 faults.append(Fault(name, unknown_name(name, self.names, what)))
             elif name in seen:

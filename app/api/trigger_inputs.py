@@ -11,7 +11,7 @@ from app.api.fields import about
 from app.declared import masking
 from app.declared.inputs import Defaults
 from app.declared.masking import has_masks
-from app.errors import Fault, InvalidRequest
+from app.errors import MOST_FAULTS, Fault, InvalidRequest
 from app.models import Definition
 from app.store import Shard, workspaces
 from app.store import definitions as store
@@ -91,7 +91,8 @@ async def unmask_set(
     stored = await store.read(shard, workspace, [ids[index] for index in masked])
     faults: list[Fault] = []
     for index, known in zip(masked, stored, strict=True):
-        found[index] = _unmask(found[index], known, f"triggers[{index}].", faults)
+        if len(faults) < MOST_FAULTS:
+            found[index] = _unmask(found[index], known, f"triggers[{index}].", faults)
     _refuse(faults)
     return found
 

@@ -6,7 +6,8 @@ because msgspec stops at its first error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
+from itertools import islice
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -14,12 +15,12 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from app.config import Settings
-from app.declared.checks import CHECKS, REQUIRED, TYPES, kind, type_faults, unknown_field
-from app.declared.fields import DstPolicy
+from app.declared.checks import CHECKS, REQUIRED, TYPES, is_deep, kind, type_faults
+from app.declared.fields import MAX_DEPTH, MAX_PAYLOAD, DstPolicy
 from app.declared.inputs import PRODUCT_DEFAULTS, Defaults, ReplaceInput, TriggerInput, shown
 from app.declared.masking import NOTHING_STORED, View, unmask
 from app.declared.rules import OWNERS, SCHEDULES, rule_faults
-from app.errors import Fault, InvalidRequest, malformed
+from app.errors import MOST_FAULTS, Fault, InvalidRequest, malformed, unknown_name
 from app.models import Definition
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ _decode_set = msgspec.json.Decoder(ReplaceInput).decode
 _decode_trigger = msgspec.json.Decoder(TriggerInput).decode
 _checked = attrgetter(*CHECKS)
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
+_MAX_PATCH = 2 * MAX_PAYLOAD  # bytes: more than all that a trigger may hold
 
 
 def parse_replace(
@@ -36,7 +38,10 @@ def parse_replace(
     """The triggers of a replace's body; raises :class:`InvalidRequest` with every fault."""
 
     def faults(given: ReplaceInput) -> Iterator[Fault]:
-        yield from _set_faults([trigger.id for trigger in given.triggers], settings)
+        if fault := _size_fault(given.triggers, settings):
+            yield fault
+            return
+        yield from _id_faults([trigger.id for trigger in given.triggers])
         for index, trigger in enumerate(given.triggers):
             for path, message in _value_faults(trigger, defaults):
                 yield Fault(f"triggers[{index}].{path}", message)
@@ -99,20 +104,27 @@ def _parse(
             found = decode(body)
         except msgspec.ValidationError as error:
             # The second pass sees the last of two equal names, the first pass all.
-            faults = sorted(set(faults_in(msgspec.json.decode(body)))) or [Fault("", str(error))]
+            found_in = islice(faults_in(msgspec.json.decode(body)), MOST_FAULTS)
+            faults = sorted(set(found_in)) or [Fault("", str(error))]
         else:
-            faults = list(faults_of(found))
+            faults = list(islice(faults_of(found), MOST_FAULTS))
             if not faults:
                 return found
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest("The body is not valid JSON.", [malformed(body, error)]) from error
     except RecursionError as error:
-        raise InvalidRequest("The body is nested too deeply.", [Fault("", "nested too deeply")]) from error
+        raise _too_deep() from error
     raise _refused(faults)
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest("The body is nested too deeply.", [Fault("", "nested too deeply")])
 
 
 def _refused(faults: list[Fault]) -> InvalidRequest:
     count = f"{len(faults)} faults" if len(faults) > 1 else "one fault"
+    if len(faults) >= MOST_FAULTS:
+        count += " or more"
     return InvalidRequest(f"The body has {count}; nothing was stored.", faults)
 
 
@@ -132,7 +144,7 @@ def _slow_set(document: Any, settings: Settings, defaults: Defaults) -> Iterator
         return
     for name in document:
         if name != "triggers":
-            yield Fault(name, unknown_field(name, ["triggers"]))
+            yield Fault(name, unknown_name(name, ["triggers"]))
     if "triggers" not in document:
         yield Fault("triggers", "required field is missing")
         return
@@ -140,8 +152,11 @@ def _slow_set(document: Any, settings: Settings, defaults: Defaults) -> Iterator
     if not isinstance(triggers, list):
         yield Fault("triggers", f"expected an array, got {kind(triggers)}")
         return
+    if fault := _size_fault(triggers, settings):
+        yield fault
+        return
     ids = [t.get("id") if isinstance(t, dict) else None for t in triggers]
-    yield from _set_faults([i if isinstance(i, str) else None for i in ids], settings)
+    yield from _id_faults([i if isinstance(i, str) else None for i in ids])
     for index, trigger in enumerate(triggers):
         yield from _slow_trigger(f"triggers[{index}]", trigger, defaults)
 
@@ -158,9 +173,9 @@ def _slow_trigger(place: str, document: Any, defaults: Defaults) -> Iterator[Fau
     bad = set()
     for name, value in document.items():
         if name not in TYPES:
-            yield Fault(f"{prefix}{name}", unknown_field(name, list(TYPES)))
+            yield Fault(f"{prefix}{name}", unknown_name(name, tuple(TYPES)))
             continue
-        faults = list(type_faults(name, value))
+        faults = list(islice(type_faults(name, value), MOST_FAULTS))
         if faults:
             bad.add(name)
         if name == "headers" and isinstance(value, dict):  # the good ones among bad ones are checked, too
@@ -182,10 +197,15 @@ def _typed(name: str, value: Any) -> Any:
     return DstPolicy(**value) if name == "dst_policy" else value
 
 
-def _set_faults(ids: list[str | None], settings: Settings) -> Iterator[Fault]:
-    if len(ids) > settings.max_triggers:
-        limit = f"at most {settings.max_triggers} (CRONSPACE_MAX_TRIGGERS)"
-        yield Fault("triggers", f"{len(ids)} triggers, but a set holds {limit}")
+def _size_fault(triggers: Sized, settings: Settings) -> Fault | None:
+    """The one fault of a set that is too large: nobody looks at its triggers."""
+    if len(triggers) <= settings.max_triggers:
+        return None
+    limit = f"at most {settings.max_triggers} (CRONSPACE_MAX_TRIGGERS)"
+    return Fault("triggers", f"{len(triggers)} triggers, but a set holds {limit}")
+
+
+def _id_faults(ids: list[str | None]) -> Iterator[Fault]:
     seen: dict[str, int] = {}
     for index, given in enumerate(ids):
         trigger = str(index) if given is None else given
@@ -209,7 +229,12 @@ def _no_object(document: Any) -> Iterable[Fault]:
 def _merge(before: bytes, patch: bytes) -> bytes:
     """A patch merged into fields, and rid of what the patch leaves without a meaning."""
     given = _members(patch)
-    merged = _members(_merge_patch(before, patch.strip()))
+    patch = msgspec.json.format(patch, indent=-1)
+    if len(patch) > _MAX_PATCH:
+        raise _refused([Fault("", f"a patch has at most {_MAX_PATCH:,} bytes")])
+    if is_deep(patch, MAX_DEPTH + 1):
+        raise _too_deep()
+    merged = _members(_merge_patch(before, patch))
     named = [name for name in SCHEDULES if name in merged and name in given]
     if len(named) == 1:
         for name in SCHEDULES:

@@ -6,7 +6,6 @@ message.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -18,6 +17,7 @@ from msgspec import Meta
 from app.clock import parse_interval
 from app.declared import variables
 from app.declared.fields import (
+    MAX_DEPTH,
     MAX_HEADERS,
     MAX_PAYLOAD,
     MOST_CODES,
@@ -29,7 +29,7 @@ from app.declared.fields import (
 )
 from app.declared.inputs import TriggerInput, stored_payload
 from app.declared.outcomes import TARGET_KINDS, parse_statuses
-from app.errors import InvalidSchedule
+from app.errors import InvalidSchedule, nearest, unknown_name
 from app.models import METHODS, Delivery, OverlapPolicy, RetryStrategy, is_id
 from app.schedule.cron import parse
 from app.schedule.zones import load_zone
@@ -37,6 +37,10 @@ from app.urls import parse_target
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _FIELD_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?\Z")
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_INNERMOST = re.compile(rb"\[\]|\{\}")
 
 # These frame the message or steer the connection: they are the sender's, not the trigger's.
 _FRAMING = frozenset(
@@ -100,14 +104,6 @@ def type_faults(name: str, value: Any) -> FieldFaults:
         yield from (("", fault) for fault in _misfits(value, TYPES[name]))
 
 
-def unknown_field(name: str, valid: list[str]) -> str:
-    """The message about a field that does not exist."""
-    near = [one for one in valid if name and one.startswith(name)]
-    near = near or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(sorted(valid))}"
-    return f"unknown field; {hint}"
-
-
 def kind(value: Any) -> str:
     """What a decoded JSON value is, in words."""
     if value is None:
@@ -127,8 +123,8 @@ def _misfits(value: Any, wanted: Any) -> Iterator[str]:
 def _choice_faults(value: Any, choices: tuple[Any, ...]) -> FieldFaults:
     if not any(value is one or (isinstance(one, str) and value == one) for one in choices):
         texts = {one.lower(): one for one in choices if isinstance(one, str)}
-        near = difflib.get_close_matches(str(value).lower(), texts, n=1, cutoff=0.7)
-        hint = f"; did you mean {texts[near[0]]!r}?" if near and isinstance(value, str) else ""
+        near = nearest(value.lower(), texts, cutoff=0.7) if isinstance(value, str) else None
+        hint = f"; did you mean {texts[near]!r}?" if near else ""
         names = ", ".join(str(one).lower() if isinstance(one, bool) else one for one in choices)
         yield "", f"{value!r} is not one of {names}{hint}"
 
@@ -149,7 +145,7 @@ _DST = {"gap": ("after", "skip"), "repeat": ("first", "second", "both")}
 def _dst_faults(given: dict[str, Any]) -> FieldFaults:
     for name, value in given.items():
         if name not in _DST:
-            yield f".{name}", unknown_field(name, list(DstPolicy.__struct_fields__))
+            yield f".{name}", unknown_name(name, DstPolicy.__struct_fields__)
         elif value is not None:
             yield from ((f".{name}", message) for _, message in _choice_faults(value, _DST[name]))
 
@@ -227,6 +223,9 @@ def _check_payload(payload: msgspec.Raw) -> FieldFaults:
     if len(text) > MAX_PAYLOAD and len(stored_payload(payload)) > MAX_PAYLOAD:  # stored without idle space
         yield "", f"the payload has more than {MAX_PAYLOAD:,} bytes"
         return
+    if is_deep(text):
+        yield "", f"the payload is nested more than {MAX_DEPTH} levels deep"
+        return
     try:
         if text.startswith(b'"'):
             msgspec.json.decode(text, type=str).encode()
@@ -235,6 +234,18 @@ def _check_payload(payload: msgspec.Raw) -> FieldFaults:
         return
     if b"{{" in text or b"\\u007" in text:
         yield from _variable_faults(stored_payload(payload).decode(), "")
+
+
+def is_deep(text: bytes, most: int = MAX_DEPTH) -> bool:
+    """Whether JSON text, a good one, has more than so many arrays and objects within one another."""
+    if text.count(b"[") + text.count(b"{") <= most:
+        return False
+    brackets = _STRING.sub(b"", text).translate(None, delete=_NO_BRACKETS)
+    for _ in range(most):
+        if not brackets:
+            break
+        brackets = _INNERMOST.sub(b"", brackets)
+    return bool(brackets)
 
 
 def _variable_faults(text: str, below: str) -> FieldFaults:
@@ -247,8 +258,8 @@ def _variable_faults(text: str, below: str) -> FieldFaults:
 def _check_retry_on(items: list[int | str]) -> FieldFaults:
     for index, item in enumerate(items):
         if item not in TARGET_KINDS:
-            near = difflib.get_close_matches(str(item), TARGET_KINDS, n=1)
-            kinds = f"did you mean {str(near[0])!r}?" if near else f"nor a failure: {', '.join(TARGET_KINDS)}"
+            near = nearest(str(item), TARGET_KINDS, cutoff=0.6)
+            kinds = f"did you mean {str(near)!r}?" if near else f"nor a failure: {', '.join(TARGET_KINDS)}"
             yield from ((f"[{index}]", f"{message}; {kinds}") for message in _status_faults(item))
 
 

@@ -10,6 +10,7 @@ from app import formats
 from app.clock import INTERVAL_PATTERN, LONGEST_INTERVAL, MOMENT_PATTERN
 from app.declared.outcomes import STATUS_PATTERN, TARGET_KINDS, USUAL_RETRIES
 from app.models import Delivery, Id, Method, OverlapPolicy, RetryStrategy
+from app.schedule.fields import MAX_CRON
 
 DAY = 86_400  # seconds
 
@@ -40,6 +41,7 @@ Enabled = Annotated[
 CronText = Annotated[
     formats.Cron,
     Meta(
+        max_length=MAX_CRON,
         description="Five fields, or six with the seconds first, or a preset such as `@daily`."
         " Exactly one of `cron`, `interval` and `at` is set.",
         examples=["0 9 * * 1-5", "*/30 * * * * *", "@hourly"],
@@ -98,6 +100,7 @@ Url = Annotated[
 ]
 Verb = Annotated[Method, Meta(description="`GET` and `DELETE` send no payload.")]
 MOST_HEADERS, MAX_HEADERS, MAX_PAYLOAD = 100, 32_768, 1_048_576  # how many; bytes of all of them; bytes
+MAX_DEPTH = 100  # of a payload: what keeps its values to the letter reads it once for each level
 
 Headers = Annotated[
     dict[formats.HeaderName, formats.HeaderValue],
@@ -111,7 +114,7 @@ Payload = Annotated[
     Raw,
     Meta(
         description="Any JSON, sent as it is; a text is sent as text/plain. Strings and names may hold"
-        f" variables. Null for none. At most {MAX_PAYLOAD:,} bytes.",
+        f" variables. Null for none. At most {MAX_PAYLOAD:,} bytes, and {MAX_DEPTH} levels deep.",
         examples=[{"event": "nightly", "at": "{{scheduled_at}}"}, "a=1&b=2"],
     ),
 ]

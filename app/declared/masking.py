@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, structs
 
+from app.errors import MOST_FAULTS
 from app.models import Definition
 
 MASK = "********"
@@ -45,6 +46,7 @@ _HARMLESS = frozenset(
 )
 _URL = re.compile(r"([^:/?#]+://[^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?\Z", re.S)
 _VARIABLES = re.compile(r"(?:\{\{[^{}]*\}\})+\Z")
+_LONGEST_STEP = 100  # characters of a name that a path repeats, for each value that is in it
 _LONG_SEGMENT = 16  # characters: a key in a path, as Slack's and Discord's webhooks have it, is longer
 
 _NOTHING = Definition(url="", method="GET")
@@ -191,13 +193,17 @@ def _unmasked_json(text: bytes, stored: bytes, place: str, strange: list[str]) -
     if _MASK_JSON not in text:
         return text
     if text == _MASK_JSON:
-        if not stored:
+        if not stored and len(strange) < MOST_FAULTS:
             strange.append(place)
         return stored or text
     if text.startswith(b"{"):
         known = _members(stored) if stored.startswith(b"{") else {}
         members = {
-            name: Raw(_unmasked_json(bytes(one), bytes(known.get(name, b"")), f"{place}.{name}", strange))
+            name: Raw(
+                _unmasked_json(
+                    bytes(one), bytes(known.get(name, b"")), f"{place}.{name[:_LONGEST_STEP]}", strange
+                )
+            )
             for name, one in _members(text).items()
         }
         return msgspec.json.encode(members)

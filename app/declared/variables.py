@@ -38,7 +38,6 @@ checked by their form.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -49,6 +48,7 @@ import msgspec
 from msgspec import Struct
 
 from app.clock import from_ms, rfc3339
+from app.errors import nearest
 from app.models import Definition
 from app.urls import MAX_URL, Origin, parse_target
 
@@ -173,9 +173,7 @@ def compile_url(url: str, named: Named | None = None) -> tuple[Origin, str, Temp
     """
     if len(url) > MAX_URL:
         raise ValueError(f"longer than {MAX_URL} characters")
-    token = "v"
-    while token in url:
-        token += "v"
+    token = "v" * (1 + max(map(len, re.findall("v+", url)), default=0))  # stands nowhere in it
     sources: list[Source] = []
     marked = ""
     for part in _parts(url, named or _NOBODY):
@@ -233,8 +231,8 @@ def _source(written: str, named: Named) -> Source:
         return partial(_time, _TIMES[name], _FORMATS[suffix], named.timezone)
     if written == "trigger.name":
         return lambda _: named.name
-    near = difflib.get_close_matches(written, NAMES, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}" if near else f"the variables are {', '.join(_SHORT_NAMES)}"
+    near = nearest(written, NAMES)
+    hint = f"did you mean {near!r}" if near else f"the variables are {', '.join(_SHORT_NAMES)}"
     raise ValueError(f"unknown variable {written[:100]!r}: {hint}; {_ADVICE}")
 
 

@@ -17,6 +17,8 @@ from croniter import CroniterError, croniter
 from app.errors import InvalidSchedule
 from app.schedule.dates import DateRule
 
+MAX_CRON = 1024  # characters, of which all values of all fields take half; what is read is kept in memory
+
 FIELDS = ("second", "minute", "hour", "day of month", "month", "day of week")
 SECOND, MINUTE, HOUR, MONTH_DAY, MONTH, WEEKDAY = range(6)
 _BOUNDS = ((0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -191,7 +193,7 @@ def resolve(index: int, text: str, number: int) -> str:
             items += map(str, range(low + number % min(step, size), high + 1, step))
         else:
             items.append(str(low + number % size))
-    return ",".join(items)
+    return ",".join(dict.fromkeys(items))
 
 
 def hash_of(workspace: str, trigger: str, index: int) -> int:

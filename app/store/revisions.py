@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from typing import NamedTuple
 
@@ -104,15 +105,19 @@ async def at(shard: Shard, workspace: str, revision: int) -> dict[str, Placed] |
     if revision not in kept or not 0 < revision <= newest:
         return None
     found: Undo = {id_.decode(): (unpack(states[id_])[_POSITION], packed) for id_, packed in stored.items()}
-    for number in range(newest, revision, -1):
-        for id_, before in _unpack_undo(shard.sealer, kept[number]).items():
-            if before is None:
-                found.pop(id_, None)
-            else:
-                found[id_] = before
-    placed = {
-        id_: Placed(one[0], definitions.unsealed(shard, one[1]))
-        for id_, one in found.items()
-        if one is not None
-    }
-    return dict(sorted(placed.items(), key=lambda item: item[1].position))
+
+    def undone() -> dict[str, Placed]:
+        for number in range(newest, revision, -1):
+            for id_, before in _unpack_undo(shard.sealer, kept[number]).items():
+                if before is None:
+                    found.pop(id_, None)
+                else:
+                    found[id_] = before
+        placed = {
+            id_: Placed(one[0], definitions.unsealed(shard, one[1]))
+            for id_, one in found.items()
+            if one is not None
+        }
+        return dict(sorted(placed.items(), key=lambda item: item[1].position))
+
+    return await asyncio.to_thread(undone)  # of a large set that takes a while

@@ -170,7 +170,7 @@ async def edit(
         arguments = [shard.policy, workspace, serial, base, pack(deletes), pack(prepared)]
         arguments += [
             revisions.pack_head(await shard.now_ms(), action, size, made, 0),
-            revisions.pack_undo(shard.sealer, undo),
+            await asyncio.to_thread(revisions.pack_undo, shard.sealer, undo),
         ]
         answer = await shard.run("edit_triggers", *arguments, keep, int(fire_first), *packed)
         status = answer[0]
