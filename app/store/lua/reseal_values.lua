@@ -32,4 +32,7 @@ if hash == 'definitions' and stored > 0 then
   -- A change that was prepared beside the old bytes has to prepare anew: it would take them for others.
   redis.call('HSET', of(workspace, 'meta'), 'serial', redis.call('HINCRBY', root, 'serial', 1))
 end
+if hash == 'requests' and stored > 0 then
+  redis.call('HDEL', of(workspace, 'meta'), 'requests') -- their bytes are counted again, see _requests.lua
+end
 return stored
