@@ -96,7 +96,7 @@ async def bytes_balance(shard: Shard, workspace: str) -> tuple[int, int, int]:
     stored = sum(map(len, definitions))
     opened = sum(len(one) for id_, one in requests.items() if id_ not in letters)
     kept = sum(len(one) for id_, one in requests.items() if id_ in letters)
-    assert meta.get(b"bytes", b"0:0") == meta.get(b"serial", b"0") + b":%d" % stored
+    assert meta.get(b"bytes", b"0:0") == meta.get(b"revision", b"0") + b":%d" % stored
     assert [int(meta.get(name, 0)) for name in (b"requests", b"open_bytes", b"letter_bytes")] == [
         len(requests),
         opened,

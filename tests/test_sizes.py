@@ -96,6 +96,7 @@ async def test_what_somebody_changed_who_knows_of_no_bytes_is_measured(make_shar
     assert await sizes.read(shard, "acme") == usual
     await reply(shard.redis.hset(stored, "2", pack({"url": "/", "method": "GET", "payload": b"x" * 1500})))
     await reply(shard.redis.hset(meta, "serial", await shard.run("take_serial")))
+    await reply(shard.redis.hincrby(meta, "revision", 1))
     assert (await sizes.read(shard, "acme")).bytes > usual.bytes + 1400
     async with client_of(shard) as client:
         await refused(client.put(f"{TRIGGERS}/t", json=one(1000)), 409, "set_too_large")

@@ -1,7 +1,7 @@
 """How large a trigger set is: its triggers, and the bytes of their definitions as they are stored.
 
-Every change leaves the bytes beside its serial, and they count only while that is the serial of the last
-change: after one that did not know of them (of a former version, of ``rotate-keys``) they are measured.
+Every change leaves the bytes beside the revision that it made, and they count only while that is the live
+one: after a change that did not know of them, of a former version, they are measured.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Size(Struct, frozen=True):
 
 
 async def read(shard: Shard, workspace: str) -> Size:
-    """The size of a set. It is right for a change that is prepared beside a serial read before it."""
+    """The size of a set. Right for a change that compares and sets a serial read before."""
     of = shard.keys.of
     async with shard.redis.pipeline(transaction=False) as pipe:
-        pipe.hmget(of(workspace, "meta"), ["serial", "bytes"])
+        pipe.hmget(of(workspace, "meta"), ["revision", "bytes"])
         pipe.hlen(of(workspace, "definitions"))
-        (serial, noted), triggers = await pipe.execute()
+        (revision, noted), triggers = await pipe.execute()
     noted_at, _, number = (noted or b"").partition(b":")
-    if noted and noted_at == serial:
+    if noted and noted_at == revision:
         return Size(triggers, int(number))
     return Size(triggers, await _measure(shard, workspace))
 

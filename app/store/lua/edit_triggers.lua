@@ -105,7 +105,7 @@ end
 if altered then
   revision = revise(workspace, revision, head, undo, keep, undo_most)
   redis.call('HSET', meta, 'serial', serial, 'positions', positions, 'edited', cmsgpack.pack({ changes, slots }),
-    'bytes', serial .. ':' .. bytes)
+    'bytes', revision .. ':' .. bytes)
   register(workspace)
   if #deletes > 0 then
     redis.call('ZADD', clears_key, whole(now), workspace)

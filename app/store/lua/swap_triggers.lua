@@ -120,7 +120,7 @@ end
 if changed or kept ~= old_size then
   revision = revise(workspace, revision, head, undo, keep, undo_most)
 end
-redis.call('HSET', meta, 'serial', serial, 'replaced', old_size, 'positions', size, 'bytes', serial .. ':' .. bytes)
+redis.call('HSET', meta, 'serial', serial, 'replaced', old_size, 'positions', size, 'bytes', revision .. ':' .. bytes)
 register(workspace)
 if kept < old_size then
   redis.call('ZADD', clears_key, whole(now), workspace)
