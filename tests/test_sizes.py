@@ -94,6 +94,8 @@ async def test_what_somebody_changed_who_knows_of_no_bytes_is_measured(make_shar
     usual = await sizes.read(shard, "acme")
     await reply(shard.redis.hdel(meta, "bytes"))
     assert await sizes.read(shard, "acme") == usual
+    await triggers.edit(shard, "acme", ["0"], lambda _: {"0": define(name="x")})
+    await bytes_balance(shard, "acme")
     await reply(shard.redis.hset(stored, "2", pack({"url": "/", "method": "GET", "payload": b"x" * 1500})))
     await reply(shard.redis.hset(meta, "serial", await shard.run("take_serial")))
     await reply(shard.redis.hincrby(meta, "revision", 1))
@@ -111,22 +113,41 @@ async def test_what_somebody_changed_who_knows_of_no_bytes_is_measured(make_shar
     await bytes_balance(sealing, "acme")
 
 
-async def test_revisions_that_take_much_are_fewer_and_the_last_one_is_kept(make_shard: ShardFactory) -> None:
-    shard = make_shard(max_set_bytes=6000)
-    for number in range(6):
+async def test_revisions_that_take_much_are_fewer_and_the_one_before_is_kept(
+    make_shard: ShardFactory,
+) -> None:
+    shard, large = make_shard(max_set_bytes=6000), make_shard()
+
+    async def kept() -> list[int]:
+        heads = sorted(await revisions.heads(shard, "acme"))
+        assert {int(one) for one in await reply(shard.redis.hkeys(undo))} == set(heads)
+        return heads
+
+    undo = shard.keys.of("acme", "undo")
+    for number in range(1, 7):
         await store_set(shard, t=define(payload=noise(3000), name=str(number)))
     # What undoes each takes some 1,750 bytes: hexadecimal digits have four bits.
-    assert sorted(await revisions.heads(shard, "acme")) == [4, 5, 6]
-    assert await revisions.at(shard, "acme", 3) is None
-    found = await revisions.at(shard, "acme", 4)
-    assert found is not None
-    assert found["t"].definition.name == "3"
-    large = make_shard()
-    await store_set(large, t=define(payload=noise(20_000)))
-    await store_set(large, t=define())
-    await store_set(shard)  # what undoes this is small, and the one before it large
-    assert sorted(await revisions.heads(shard, "acme")) == [9]
-    assert sorted(await reply(shard.redis.hkeys(shard.keys.of("acme", "undo")))) == [b"9"]
+    assert await kept() == [3, 4, 5, 6]
+    assert await revisions.at(shard, "acme", 2) is None
+    oldest = await revisions.at(shard, "acme", 3)
+    assert oldest is not None
+    assert oldest["t"].definition.name == "3"
+    await store_set(large, t=define(payload=noise(20_000), name="large"))
+    await triggers.edit(shard, "acme", ["t"], lambda _: {"t": None})
+    assert await kept() == [7, 8]
+    before = await revisions.at(shard, "acme", 7)
+    assert before is not None
+    assert before["t"].definition.name == "large"
+    await store_set(shard, u="* * * * *")
+    assert await kept() == [8, 9]
+
+
+async def test_fewer_revisions_than_before_are_kept_from_the_next_change_on(make_shard: ShardFactory) -> None:
+    for number in range(6):
+        await store_set(make_shard(), t=define(name=str(number)))
+    shard = make_shard(keep_revisions=2)
+    await store_set(shard, t=define())
+    assert sorted(await revisions.heads(shard, "acme")) == [6, 7]
 
 
 # Requests of open executions.

@@ -1,7 +1,7 @@
 -- A new revision of a workspace's trigger set. Needs _keys.lua.
 
 -- Returns its number. `undo` is what makes the set before it out of the set after it. The last `keep` are kept,
--- and fewer where what undoes them takes more than `most` bytes; this one is kept at any size.
+-- and fewer where what leads back to them takes more than `most` bytes; the one before stays at any size.
 local function revise(workspace, before, head, undo, keep, most)
   local revision = before + 1
   redis.call('HSET', of(workspace, 'meta'), 'revision', revision)
@@ -13,11 +13,11 @@ local function revise(workspace, before, head, undo, keep, most)
     if size == 0 then
       break -- older ones are gone, too
     end
-    bytes = bytes + size
-    if bytes > most or number <= revision - keep then
+    if number <= revision - keep or bytes > most and number < revision - 1 then
       redis.call('HDEL', of(workspace, 'revisions'), number)
       redis.call('HDEL', of(workspace, 'undo'), number)
     end
+    bytes = bytes + size
   end
   return revision
 end
