@@ -260,7 +260,7 @@ async def provoke(shard: Shard, scene: str) -> None:
         for _ in range(shard.settings.max_api_keys):
             await store_key(shard)
     if scene == "full of runs":
-        most = str(shard.settings.max_request_bytes)
+        most = str(shard.settings.max_kept_bytes)
         await reply(shard.redis.hset(shard.keys.of("acme", "meta"), "open_bytes", most))
     if scene == "key used":
         order = orders.Order("nightly-report", FIRST)

@@ -156,7 +156,7 @@ async def test_fewer_revisions_than_before_are_kept_from_the_next_change_on(make
 async def test_open_runs_carry_no_more_bytes_and_any_end_makes_room(
     make_shard: ShardFactory, clock: Clock
 ) -> None:
-    shard = make_shard(max_request_bytes=5000, max_concurrency=1)
+    shard = make_shard(max_kept_bytes=5000, max_concurrency=1)
     async with client_of(shard) as client:
         await ok(client.put(f"{TRIGGERS}/t", json=one(10)), 201)
         run, body = f"{TRIGGERS}/t/run", {"payload": "x" * 2000}
@@ -164,7 +164,7 @@ async def test_open_runs_carry_no_more_bytes_and_any_end_makes_room(
         first = (await ok(client.post(run, json=body, headers=key), 202))["execution_id"]
         await ok(client.post(run, json=body), 202)
         told = await refused(client.post(run, json=body), 409, "too_many_runs")
-        assert "5,000 (CRONSPACE_MAX_REQUEST_BYTES). Wait until some have ended, or cancel" in told["detail"]
+        assert "5,000 (CRONSPACE_MAX_KEPT_BYTES). Wait until some have ended, or cancel" in told["detail"]
         plain = (await ok(client.post(run), 202))["execution_id"]  # this carries none
         assert (await ok(client.post(run, json=body, headers=key), 202))["repeated"]
         for ended in (first, plain):
@@ -189,7 +189,7 @@ async def test_open_runs_carry_no_more_bytes_and_any_end_makes_room(
 async def test_an_order_whose_reply_was_lost_is_not_refused_the_second_time(
     make_shard: ShardFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shard = make_shard(max_request_bytes=3000)
+    shard = make_shard(max_kept_bytes=3000)
     run = shard.run
 
     async def twice(name: str, *args: Any, **more: Any) -> Any:
@@ -206,7 +206,7 @@ async def test_an_order_whose_reply_was_lost_is_not_refused_the_second_time(
 
 
 async def test_requests_that_a_former_version_left_count(make_shard: ShardFactory, clock: Clock) -> None:
-    shard = make_shard(max_request_bytes=3000)
+    shard = make_shard(max_kept_bytes=3000)
     requests, order = shard.keys.of("acme", "requests"), orders.Order("t", clock.now, define())
     await store_set(shard, t="* * * * *")
     await reply(shard.redis.hset(requests, "acme:t:1.run-ab0", b"x" * 3000))
@@ -229,7 +229,7 @@ async def test_requests_that_a_former_version_left_count(make_shard: ShardFactor
 async def test_the_oldest_dead_letters_go_where_their_requests_take_more(
     make_shard: ShardFactory, clock: Clock
 ) -> None:
-    shard = make_shard(max_request_bytes=7000)
+    shard = make_shard(max_kept_bytes=7000)
     await store_set(shard, t=define(payload=b'"%s"' % (b"x" * 2000)))
     sent = await minutes(shard, clock, 5, "failed")
     assert await orders.letters(shard, "acme") == [made.id for made in sent[-3:]]

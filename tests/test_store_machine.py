@@ -467,7 +467,7 @@ def test_every_invariant_holds_whatever_happens(
             max_backlog=12,
             lease_seconds=LEASE,
             keep_succeeded=5,
-            max_request_bytes=400,  # a few requests
+            max_kept_bytes=400,  # a few requests
         )
         shard = Shard(connect(options), options, now=clock)
         try:

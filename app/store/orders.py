@@ -88,8 +88,8 @@ async def make(
         carried, added = unpack(kept)
         raise TooManyRuns(
             f"Open runs and retries of {workspace!r} carry {carried:,} bytes of requests of their own, and"
-            f" this call would add {added:,}; together they may be {shard.settings.max_request_bytes:,}"
-            " (CRONSPACE_MAX_REQUEST_BYTES). Wait until some have ended, or cancel some."
+            f" this call would add {added:,}; together they may be {shard.settings.max_kept_bytes:,}"
+            " (CRONSPACE_MAX_KEPT_BYTES). Wait until some have ended, or cancel some."
         )
     return Made(_made.decode(kept), status == b"repeated")
 

@@ -116,7 +116,7 @@ local function trim_kept(workspace, state)
     end
   end
   for _ = 1, state == 'failed' and TRIMMED_AT_ONCE or 0 do
-    if request_bytes(workspace, LETTER) <= policy.max_request_bytes or redis.call('ZCARD', key) <= 1 then
+    if request_bytes(workspace, LETTER) <= policy.max_kept_bytes or redis.call('ZCARD', key) <= 1 then
       break
     end
     forget_finished(workspace, state, redis.call('ZPOPMIN', key)[1])

@@ -64,7 +64,7 @@ for index, entry in ipairs(entries) do
   end
 end
 local carried = added > 0 and request_bytes(workspace, OPEN) or 0
-if added > 0 and carried + added > policy.max_request_bytes then
+if added > 0 and carried + added > policy.max_kept_bytes then
   return { 'full', cmsgpack.pack({ carried, added }) }
 end
 
