@@ -93,6 +93,35 @@ async def test_a_retry_that_is_claimed_before_its_outcome_is_answered_is_sent(
     assert worker.sender.held == {}
 
 
+async def test_an_attempt_whose_reply_was_lost_is_not_recorded_again_as_the_next(
+    worker: Worker, clock: Clock
+) -> None:
+    shard = worker._shard
+    async with Target(b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n").running() as target:
+        await make_ready(shard, clock, target.url, retry_delay_seconds=0, max_retries=2)
+        await worker.claim()
+        await eventually(lambda: worker.sender.ended)
+        run = shard.run
+
+        async def lose_the_reply(name: str, *args: Any, **more: Any) -> Any:
+            await run(name, *args, **more)
+            raise ConnectionError("lost")
+
+        shard.run = lose_the_reply  # type: ignore[method-assign]
+        with pytest.raises(ConnectionError):
+            await worker.finish()
+        shard.run = run  # type: ignore[method-assign]
+        await worker.claim()  # the next attempt, before it is heard that this one is recorded
+        while worker.sender.held:
+            await worker.finish()
+            await worker.claim()
+            await asyncio.wait(worker.tasks.values()) if worker.tasks else None
+        assert [request.headers["cronspace-attempt"] for request in target.received] == ["1", "2", "3"]
+    (letter,) = (await executions.list_newest(shard, "acme", state=State.FAILED)).executions
+    assert len(letter.attempts) == 3
+    assert worker.sender.held == {}
+
+
 async def test_a_slow_reply_while_a_worker_stops_loses_no_outcome(worker: Worker, clock: Clock) -> None:
     shard = worker._shard
     async with Target().running() as target:

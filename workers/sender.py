@@ -31,12 +31,13 @@ Confirmation = asyncio.Task[str]
 class Held:
     """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
 
-    __slots__ = ("aborted", "begun", "confirmation", "execution", "outgoing", "until")
+    __slots__ = ("_before", "aborted", "begun", "confirmation", "execution", "outgoing", "until")
 
     def __init__(
         self, execution: Claimed, until: float, outgoing: Ready, confirmation: Confirmation | None
     ) -> None:
         self.execution = execution  # as it was claimed last
+        self._before = len(execution.attempts)
         self.until = until
         self.outgoing = outgoing
         self.confirmation = confirmation  # to be waited for before anything is sent
@@ -47,6 +48,15 @@ class Held:
         """The last look before a request: whether the lease still holds."""
         self.begun = time.monotonic() < self.until
         return self.begun
+
+    def is_recorded(self, ended: Ended) -> bool:
+        """Whether the outcome of this attempt was there when the execution was claimed last."""
+        made, later = ended.attempt, self.execution.attempts[self._before :]
+        return (
+            made is not None
+            and bool(later)
+            and (later[0].started, later[0].worker) == (made.started, made.worker)
+        )
 
 
 class Sender:
@@ -95,6 +105,10 @@ class Sender:
         """Whether this is the attempt that we have: its lease had lapsed, and came back to us."""
         held = self.held.get(execution.id)
         return held is not None and len(held.execution.attempts) == len(execution.attempts)
+
+    def known_recorded(self) -> list[Ended]:
+        """Outcomes that are recorded, although no reply said so: the next attempt came with them, claimed anew."""
+        return [one for one in self.ended if self.held[one.id].is_recorded(one)]
 
     def abort(self, id_: str) -> None:
         """Cut an attempt off whose execution is not ours any more: cancelled, or taken over."""
