@@ -23,7 +23,7 @@ async def build(
     *,
     in_set: bool,
 ) -> list[list[Any]]:
-    """What the scripts take of each trigger: id, position, slots, enabled, rules, anchor."""
+    """What the scripts take of each trigger: id, position, slots, enabled, rules, anchor, since when."""
     now = await shard.now_ms()
     intervals = [id_ for id_, one in triggers if one.interval and not one.starts_at]
     anchors = await _anchors(shard, workspace, intervals)
@@ -37,7 +37,7 @@ async def build(
         for id_, one in triggers:
             anchor = (anchors.get(id_) or now) if one.interval and not one.starts_at else 0
             first_slots = slots.of(id_, one, anchor) if one.enabled else []
-            built.append([id_, -1, first_slots, one.enabled, rules_of(one), anchor])
+            built.append([id_, -1, first_slots, one.enabled, rules_of(one), anchor, now])
         return built
 
     return await asyncio.to_thread(compute) if len(triggers) > 20 else compute()
