@@ -107,7 +107,7 @@ class Sender:
         return held is not None and len(held.execution.attempts) == len(execution.attempts)
 
     def known_recorded(self) -> list[Ended]:
-        """Outcomes that are recorded, although no reply said so: the next attempt came with them, claimed anew."""
+        """Outcomes that are recorded, although no reply said so: the next attempt was claimed with them."""
         return [one for one in self.ended if self.held[one.id].is_recorded(one)]
 
     def abort(self, id_: str) -> None:

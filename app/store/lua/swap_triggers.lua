@@ -60,9 +60,6 @@ local function follow_live(trigger, staged_slot)
   live = cmsgpack.unpack(live)
   local own = cmsgpack.unpack(redis.call('HGET', staged('states'), trigger))
   local finished = false
-  if live[NOTES] and live[NOTES].runs and own[NOTES] then
-    own[NOTES].runs = live[NOTES].runs
-  end
   if live[VERSION] == own[VERSION] then
     live[POSITION] = own[POSITION]
     own = live
@@ -87,6 +84,31 @@ local function follow_live(trigger, staged_slot)
   return true
 end
 
+-- The runs that an updated trigger has made since are runs of the staged one.
+local function follow_runs(trigger)
+  local slot = tonumber(redis.call('ZSCORE', of(workspace, 'due'), trigger) or 0)
+  if slot > now then
+    redis.call('ZADD', staged('bounded'), whole(slot), trigger)
+  else
+    redis.call('ZREM', staged('bounded'), trigger)
+  end
+  local live = try_unpack(redis.call('HGET', of(workspace, 'states'), trigger))
+  local runs = live and live[NOTES] and live[NOTES].runs
+  if not runs then
+    return
+  end
+  local own = cmsgpack.unpack(redis.call('HGET', staged('states'), trigger))
+  local notes = own[NOTES] or {}
+  notes.runs, own[NOTES] = runs, notes
+  if runs >= own[RULES].max_runs and redis.call('HEXISTS', staged('disabled'), trigger) == 0 then
+    redis.call('ZREM', staged('due'), trigger)
+    redis.call('SREM', staged('dry'), trigger)
+    redis.call('SADD', staged('finished'), trigger)
+    drop_held(own)
+  end
+  redis.call('HSET', staged('states'), trigger, cmsgpack.pack(own))
+end
+
 -- Only what was due by now, or dry, can have moved since it was staged.
 local old_size = redis.call('HLEN', of(workspace, 'definitions'))
 if old_size > 0 and size > 0 then
@@ -103,6 +125,13 @@ if old_size > 0 and size > 0 then
       end
     end
   end
+  for _, trigger in ipairs(redis.call('ZRANGEBYSCORE', staged('bounded'), '-inf', whole(now))) do
+    follow_runs(trigger)
+    fixed = fixed + 1
+    if fixed == FIX_AT_ONCE then
+      return { 'again', revision, 0 }
+    end
+  end
 end
 
 for _, trigger in ipairs(redis.call('SMEMBERS', staged('dry'))) do
@@ -116,6 +145,7 @@ for _, part in ipairs(parts) do
     redis.call('PERSIST', of(workspace, part))
   end
 end
+redis.call('UNLINK', staged('bounded'))
 if changed or kept ~= old_size then
   revision = revise(workspace, revision, head, undo, keep)
 end
