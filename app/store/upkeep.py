@@ -48,7 +48,7 @@ async def finish_erasing(shard: Shard) -> int:
     return len(chores)
 
 
-async def _erase(shard: Shard, workspace: str, created: bytes) -> bool:
+async def _erase(shard: Shard, workspace: str, created: str | bytes) -> bool:
     """Erase the workspace that was created then, or go on with one; others may do so at the same time."""
     done, found = 0, False
     while done == 0:
