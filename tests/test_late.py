@@ -236,6 +236,51 @@ async def test_a_one_off_that_is_past_is_caught_up_if_it_wants_to_be(shard: Shar
     assert await drain(shard, clock, 50) == []
 
 
+@pytest.mark.parametrize("how", ["edit", "replace"])
+async def test_a_one_off_that_was_sent_is_not_sent_again_when_its_record_has_gone(
+    make_shard: ShardFactory, clock: Clock, how: str
+) -> None:
+    shard = make_shard(keep_succeeded=0)
+    at = clock.now + 60_000
+    await triggers.replace(shard, "acme", [("0", define("", at=at, catch_up_missed="all"))])
+    clock.advance(61)
+    await settle(shard)
+    assert await drain(shard, clock) == [at]
+    clock.advance(600)
+    other = define("", at=at, catch_up_missed="all", description="in other words")
+    if how == "edit":
+        await triggers.edit(shard, "acme", ["0"], lambda _: {"0": other})
+    else:
+        await triggers.replace(shard, "acme", [("0", other)])
+    await settle(shard)
+    assert await drain(shard, clock, 50) == []
+    assert await accounts_balance(shard, "acme", day_of(at)) == {"due": 1, "succeeded": 1, "open": 0}
+    one = await catalog.read_one(shard, "acme", "0")
+    assert one is not None
+    assert one.standing == "finished"
+
+
+@pytest.mark.parametrize("how", ["edit", "replace"])
+@pytest.mark.parametrize("before", ["cron", "one-off"])
+async def test_a_trigger_that_has_fired_becomes_an_earlier_one_off_that_is_caught_up(
+    shard: Shard, clock: Clock, how: str, before: str
+) -> None:
+    first = define() if before == "cron" else define("", at=clock.now + 590_000)
+    await triggers.replace(shard, "acme", [("0", first)])
+    clock.advance(600)
+    await settle(shard)
+    sent = await drain(shard, clock)
+    earlier = define("", at=clock.now - 300_001, catch_up_missed="all")
+    if how == "edit":
+        await triggers.edit(shard, "acme", ["0"], lambda _: {"0": earlier})
+    else:
+        await triggers.replace(shard, "acme", [("0", earlier)])
+    await settle(shard)
+    assert await drain(shard, clock, 50) == [earlier.at]
+    totals = await accounts_balance(shard, "acme", day_of(clock.now))
+    assert totals["succeeded"] == len(sent) + 1 > 1
+
+
 @pytest.mark.parametrize("catch_up", ["", "all", "latest"])
 @pytest.mark.parametrize(
     "spans", [(), ((START + 2 * HOUR, START + 9 * HOUR), (START + 12 * HOUR, START + 13 * HOUR))]

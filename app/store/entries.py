@@ -9,7 +9,7 @@ from typing import Any
 from app.models import Definition
 from app.schedule import schedule_of
 from app.schedule.late import slots_to_hold
-from app.store import checks, outgoing, ticking
+from app.store import checks, definitions, outgoing, ticking
 from app.store.shard import Shard, reply, unpack
 
 _NOTES = 5  # in a trigger's state, see store/lua/_keys.lua
@@ -30,13 +30,14 @@ async def build(
     if not any_at:
         await checks.check_past(shard, workspace, triggers, now, in_set=in_set)
     await outgoing.check_secrets(shard, workspace, triggers, in_set=in_set)
+    settled = await _settled(shard, workspace, triggers, now)
     slots = _FirstSlots(workspace, now, int(shard.settings.look_ahead_seconds * 1000))
 
     def compute() -> list[list[Any]]:
         built = []
         for id_, one in triggers:
             anchor = (anchors.get(id_) or now) if one.interval and not one.starts_at else 0
-            first_slots = slots.of(id_, one, anchor) if one.enabled else []
+            first_slots = slots.of(id_, one, anchor) if one.enabled and id_ not in settled else []
             built.append([id_, -1, first_slots, one.enabled, rules_of(one), anchor, now])
         return built
 
@@ -80,6 +81,17 @@ class _FirstSlots:
                 schedule, after, until, ticking.SLOTS_LEAST, ticking.SLOTS_MOST
             )
         return self._known[schedule.key]
+
+
+async def _settled(
+    shard: Shard, workspace: str, triggers: Sequence[tuple[str, Definition]], now: int
+) -> set[str]:
+    """Past one-offs whose moment is that of the trigger as it is: what was due then is accounted for, and is
+    not sent again because something else is changed.
+    """
+    past = [(id_, one.at) for id_, one in triggers if one.at and one.at <= now]
+    live = await definitions.read(shard, workspace, [id_ for id_, _ in past])
+    return {id_ for (id_, at), known in zip(past, live, strict=True) if known is not None and known.at == at}
 
 
 async def _anchors(shard: Shard, workspace: str, ids: Sequence[str]) -> dict[str, int]:

@@ -53,7 +53,7 @@ local function next_state(workspace, serial, entry, definition, live_definition,
   while live and slots[first] and slots[first] > since and slots[first] <= live[AFTER] do
     first = first + 1
   end
-  local after = slots[first] and math.min(now, slots[first] - 1) or now -- a past one-off that is to be caught up
+  local after = slots[first] and math.min(since, slots[first] - 1) or now -- a past one-off that is to be caught up
   local state = { live and live[BORN] or serial, serial, position, after, rules, notes }
   local change = live and 'updated' or 'created'
   if not enabled then

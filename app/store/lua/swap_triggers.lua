@@ -64,8 +64,8 @@ local function follow_live(trigger, staged_slot)
     live[POSITION] = own[POSITION]
     own = live
     finished = redis.call('SISMEMBER', of(workspace, 'finished'), trigger) == 1
-  elseif staged_slot and live[AFTER] >= tonumber(staged_slot) then
-    -- That slot has had its execution.
+  elseif staged_slot and own[AFTER] < tonumber(staged_slot) - 1 and live[AFTER] >= tonumber(staged_slot) then
+    -- That slot has had its execution; a past one-off, which follows right on `after`, has not.
     own, slot = { own[BORN], own[VERSION], own[POSITION], live[AFTER], own[RULES], own[NOTES] }, false
   else
     return false
