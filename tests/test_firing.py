@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 from conftest import START, Clock, ShardFactory
-from helpers import accounts_balance, claim_all, define, failed, numbered, open_ids, spoil, succeeded
+from helpers import (
+    accounts_balance,
+    claim_all,
+    day_counts,
+    define,
+    failed,
+    numbered,
+    open_ids,
+    spoil,
+    succeeded,
+)
 from redis.exceptions import ResponseError
 
 from app.clock import day_of
@@ -346,6 +356,21 @@ async def test_an_unreadable_state_takes_its_trigger_out_and_no_other(shard: Sha
     await shard.redis.hset(shard.keys.of("acme", "states"), "0", b"\xc1")
     clock.advance(60)
     assert (await ticking.fire_due(shard)).made == 1
+    assert await shard.redis.hexists(shard.keys.of("acme", "errors"), "0")
+
+
+@pytest.mark.parametrize("state", [b"\xc1", b"\x90", b"x", b""])
+async def test_an_unreadable_state_keeps_no_other_trigger_from_its_slots(
+    shard: Shard, clock: Clock, state: bytes
+) -> None:
+    await triggers.replace(shard, "acme", numbered(2))
+    await shard.redis.hset(shard.keys.of("acme", "states"), "0", state)
+    await shard.redis.zadd(shard.keys.refills, {"acme:0": clock.now})
+    for _ in range(10):  # more than are held
+        clock.advance(60)
+        while (await ticking.fire_due(shard)).handled or await ticking.refill(shard):
+            pass
+    assert (await day_counts(shard, "acme", day_of(clock.now)))["1"]["due"] == 10
     assert await shard.redis.hexists(shard.keys.of("acme", "errors"), "0")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, cast
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct
 
 from app.errors import InvalidSchedule, SealError
 from app.schedule import schedule_of
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 # Places in a trigger's state, see store/lua/_keys.lua.
 _VERSION, _AFTER, _NOTES, _HELD = 1, 3, 5, 6
 _REFILL_LEASE_MS = 20_000
+_UNREADABLE = "the stored state is unreadable; replace the trigger"  # as in lua/fire_due.lua
+_state = msgspec.msgpack.Decoder(Annotated[list[Any], Meta(min_length=_HELD)])
 
 # How many slots are computed at once for a trigger: its next one and those that it holds.
 SLOTS_LEAST, SLOTS_MOST = 3, 400
@@ -102,10 +105,22 @@ async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
         if packed is None or state is None:
             refills.append([workspace, trigger, 0, 0, [], "", [], 0])  # removed: the script drops the chore
             continue
-        one = _compute(shard, workspace, trigger, packed, unpack(state), due, now, records, spans, lost)
+        known = _read_state(state)
+        if known is None:
+            refills.append([workspace, trigger, 0, 0, [], _UNREADABLE, [], 0])
+            continue
+        one = _compute(shard, workspace, trigger, packed, known, due, now, records, spans, lost)
         records -= sum(len(run.slots) for run in one[6])
         refills.append(one)
     await shard.run("store_refills", shard.policy, pack(refills))
+
+
+def _read_state(packed: bytes) -> list[Any] | None:
+    """A trigger's state, None for what is none."""
+    try:
+        return cast(list[Any], _state.decode(packed))
+    except msgspec.MsgspecError:
+        return None
 
 
 def _spans(former: bytes | None, paused: bytes | None, now: int) -> list[tuple[int, int]]:
