@@ -122,6 +122,29 @@ async def test_an_attempt_whose_reply_was_lost_is_not_recorded_again_as_the_next
     assert worker.sender.held == {}
 
 
+@pytest.mark.parametrize("sent", [False, True])
+async def test_an_attempt_that_fails_by_a_fault_of_ours_is_not_held_for_ever(
+    worker: Worker, clock: Clock, monkeypatch: pytest.MonkeyPatch, sent: bool
+) -> None:
+    shard = worker._shard
+
+    async def fail(*args: Any) -> Any:
+        worker.sender.held[one.id].begun = sent
+        raise ValueError("no such luck")
+
+    await make_ready(shard, clock, "http://127.0.0.1:9/")
+    (one,) = await claimed_by(worker)
+    monkeypatch.setattr(worker.sender, "_attempt", fail)
+    worker.sender.start(one, 1e12, worker._outgoing.usual)
+    await eventually(lambda: worker.sender.ended)
+    await worker.finish()
+    assert worker.sender.held == {}
+    found = await executions.get(shard, "acme", one.id)
+    assert found is not None
+    assert [made.message for made in found.attempts] == (["ValueError: no such luck"] if sent else [])
+    assert found.state == (State.FAILED if sent else State.QUEUED)
+
+
 async def test_a_slow_reply_while_a_worker_stops_loses_no_outcome(worker: Worker, clock: Clock) -> None:
     shard = worker._shard
     async with Target().running() as target:

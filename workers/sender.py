@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from app.models import Attempt, FailureKind
 from app.store.queue import Claimed, Ended
-from workers import delivery
+from workers import delivery, retries
 from workers.account import fields_of
 from workers.failures import NotSent
 from workers.hosts import HostPlaces
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_UNCONFIRMED_MS = 1000  # until a claim that could not be confirmed is tried again
+_AGAIN_MS = 1000  # until what could not be sent yet is tried again
 
 # Why the replicas may not have a claim; empty when they have it.
 Confirmation = asyncio.Task[str]
@@ -118,7 +119,21 @@ class Sender:
             task.cancel()
 
     async def _run(self, execution: Claimed, held: Held) -> Ended | None:
-        """The outcome of an attempt; None when there is none to report."""
+        """The outcome of an attempt; None when there is none to report. What can't be foreseen has one, too:
+        else the execution would be held, and renewed, for ever.
+        """
+        started = self._now()
+        try:
+            return await self._send(execution, held)
+        except Exception as error:
+            log.exception("an attempt failed by a fault of ours", extra=fields_of(execution))
+            if not held.begun:
+                return Ended(execution.id, held.execution.token, "release", _AGAIN_MS)
+            message = f"{type(error).__name__}: {error}"
+            made = Attempt(started, 0, 0, FailureKind.INTERNAL, message, "", self._name)
+            return retries.failed(execution, made)
+
+    async def _send(self, execution: Claimed, held: Held) -> Ended | None:
         unconfirmed = "" if held.confirmation is None else await asyncio.shield(held.confirmation)
         if unconfirmed:
             log.warning(
@@ -126,7 +141,7 @@ class Sender:
                 unconfirmed,
                 extra=fields_of(execution),
             )
-            return Ended(execution.id, held.execution.token, "release", _UNCONFIRMED_MS)
+            return Ended(execution.id, held.execution.token, "release", _AGAIN_MS)
         started = self._now()
         if self._traces is None:
             return await self._attempt(execution, held, started)
