@@ -10,6 +10,7 @@ from app.clock import day_of
 from app.schedule import schedule_of
 from app.schedule.late import Missed, judge_overdue
 from app.store import Shard, catalog, executions, history, queue, ticking, triggers
+from app.store.shard import pack, reply
 
 pytestmark = pytest.mark.anyio
 
@@ -258,6 +259,26 @@ async def test_a_one_off_that_was_sent_is_not_sent_again_when_its_record_has_gon
     one = await catalog.read_one(shard, "acme", "0")
     assert one is not None
     assert one.standing == "finished"
+
+
+@pytest.mark.parametrize("how", ["edit", "replace"])
+async def test_a_one_off_that_is_changed_while_firing_is_held_is_sent_after_it(
+    shard: Shard, clock: Clock, how: str
+) -> None:
+    at = clock.now + 60_000
+    await triggers.replace(shard, "acme", [("0", define("", at=at, catch_up_missed="all"))])
+    hold = pack([clock.now, "w", 0, clock.now])
+    await reply(shard.redis.hset(shard.keys.root, "held_by_loss", hold))
+    clock.advance(600)
+    other = define("", at=at, catch_up_missed="all", description="in other words")
+    if how == "edit":
+        await triggers.edit(shard, "acme", ["0"], lambda _: {"0": other})
+    else:
+        await triggers.replace(shard, "acme", [("0", other)])
+    assert await drain(shard, clock) == []
+    await reply(shard.redis.hdel(shard.keys.root, "held_by_loss"))
+    await settle(shard)
+    assert await drain(shard, clock, 50) == [at]
 
 
 @pytest.mark.parametrize("how", ["edit", "replace"])

@@ -89,9 +89,20 @@ async def _settled(
     """Past one-offs whose moment is that of the trigger as it is: what was due then is accounted for, and is
     not sent again because something else is changed.
     """
-    past = [(id_, one.at) for id_, one in triggers if one.at and one.at <= now]
-    live = await definitions.read(shard, workspace, [id_ for id_, _ in past])
-    return {id_ for (id_, at), known in zip(past, live, strict=True) if known is not None and known.at == at}
+    past = {id_: one.at for id_, one in triggers if one.at and one.at <= now}
+    if not past:
+        return set()
+    of, ids = shard.keys.of, list(past)
+    live = await definitions.read(shard, workspace, ids)
+    async with shard.redis.pipeline(transaction=False) as pipe:
+        pipe.zmscore(of(workspace, "due"), ids)
+        pipe.smismember(of(workspace, "dry"), ids)
+        due, dry = await pipe.execute()
+    return {
+        id_
+        for id_, known, slot, is_dry in zip(ids, live, due, dry, strict=True)
+        if known is not None and known.at == past[id_] and slot is None and not is_dry
+    }
 
 
 async def _anchors(shard: Shard, workspace: str, ids: Sequence[str]) -> dict[str, int]:

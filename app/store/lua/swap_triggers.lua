@@ -47,6 +47,12 @@ if fire_first and not known[4] and has_unsettled(workspace) then
   return { 'due', revision, 0 }
 end
 
+-- Whether a staged slot has had its execution, by where the live trigger and the staged one go on after. A past
+-- one-off, which follows right on that, may be earlier than what the trigger was before.
+local function has_fired(live_after, after, slot)
+  return live_after == slot or live_after > slot and after < slot - 1
+end
+
 -- Bring a staged trigger up to date with what happened to the live one since. Returns whether it had to.
 local function follow_live(trigger, staged_slot)
   local slot = redis.call('ZSCORE', of(workspace, 'due'), trigger)
@@ -64,8 +70,7 @@ local function follow_live(trigger, staged_slot)
     live[POSITION] = own[POSITION]
     own = live
     finished = redis.call('SISMEMBER', of(workspace, 'finished'), trigger) == 1
-  elseif staged_slot and own[AFTER] < tonumber(staged_slot) - 1 and live[AFTER] >= tonumber(staged_slot) then
-    -- That slot has had its execution; a past one-off, which follows right on `after`, has not.
+  elseif staged_slot and has_fired(live[AFTER], own[AFTER], tonumber(staged_slot)) then
     own, slot = { own[BORN], own[VERSION], own[POSITION], live[AFTER], own[RULES], own[NOTES] }, false
   else
     return false
