@@ -86,6 +86,12 @@ async def accounts_balance(shard: Shard, workspace: str, *days: int) -> Counter[
     return totals
 
 
+async def cpu_seconds(shard: Shard) -> float:
+    """What this process and the shard's Redis have used so far; a busy machine makes it no more."""
+    used = await shard.redis.info("cpu")
+    return time.process_time() + float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
+
 def in_seconds(moment: float) -> str:
     """The six-field expression that fires once a day, at that second."""
     when = time.gmtime(moment)

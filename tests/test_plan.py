@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import uvicorn
 from calls import client_of
 from conftest import START, Clock, ShardFactory, eventually
-from helpers import define
+from helpers import cpu_seconds, define
 
 from app.clock import rfc3339
 from app.main import create_app
@@ -244,7 +243,7 @@ def expressions(hours: str) -> list[str]:
 
 
 async def test_a_plan_of_ten_thousand_different_schedules_all_changed_is_soon_there(shard: Shard) -> None:
-    """Over HTTP, parsing included: well under a second; the bound allows for a busy machine."""
+    """Over HTTP, parsing and the client included: well under a second on two cores."""
     config = uvicorn.Config(create_app(shard.settings, Shards([shard])), port=0, log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
@@ -254,12 +253,12 @@ async def test_a_plan_of_ten_thousand_different_schedules_all_changed_is_soon_th
         async with httpx.AsyncClient(base_url=address, timeout=60) as client:
             for hours, path in (("0-4", PATH), ("1-5", PLAN)):
                 triggers = [{**ONE, "id": f"t{n}", "cron": one} for n, one in enumerate(expressions(hours))]
-                started = time.perf_counter()
+                began = await cpu_seconds(shard)
                 answer = await client.post(path, json={"triggers": triggers})
-                took = time.perf_counter() - started
+                used = await cpu_seconds(shard) - began
     finally:
         server.should_exit = True
         await serving
     assert answer.json()["changes"]["updated"] == 10_000
     assert len(answer.content) < 500_000
-    assert took < 3
+    assert used < 5  # measured: 1.1

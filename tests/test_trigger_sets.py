@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import httpx
 import pytest
 from calls import client_of
 from conftest import Clock, ShardFactory
-from helpers import claim_all, define, failed, succeeded
+from helpers import claim_all, cpu_seconds, define, failed, succeeded
 
 from app.store import Shard, holds, queue, ticking, triggers
 
@@ -148,7 +147,7 @@ async def test_schedules_of_each_kind_are_shown_in_the_answer_of_a_replace(clien
 
 
 async def test_lists_of_a_hundred_thousand_triggers_stay_fast(make_shard: ShardFactory) -> None:
-    """Milliseconds for a page, hundreds where it looks for rare ones; the bounds are for a busy machine."""
+    """Milliseconds for a page, hundreds where it looks for rare ones."""
     shard = make_shard(max_triggers=100_000)
     many = [
         (
@@ -162,11 +161,11 @@ async def test_lists_of_a_hundred_thousand_triggers_stay_fast(make_shard: ShardF
         await client.get(f"{PATH}?limit=1")  # the order is read once, and kept until the set changes
 
         async def timed(query: str, at_most: float) -> Any:
-            started = time.perf_counter()
+            began = await cpu_seconds(shard)
             response = await client.get(f"{PATH}?{query}")
-            took = time.perf_counter() - started
+            used = await cpu_seconds(shard) - began
             assert response.status_code == 200
-            assert took < at_most, query
+            assert used < at_most, query
             return response.json()
 
         page = await timed("limit=100", 1)
@@ -184,8 +183,8 @@ async def test_lists_of_a_hundred_thousand_triggers_stay_fast(make_shard: ShardF
                 break
             cursor = f"&cursor={page['next_cursor']}"
         assert (found, pages) == (["t000007", "t025007", "t050007", "t075007"], 10)
-        started = time.perf_counter()
+        began = await cpu_seconds(shard)
         assert (await client.patch(f"{PATH}/t050000", json={"name": "x"})).status_code == 200
         assert (await client.get(f"{PATH}/t050000")).json()["trigger"]["name"] == "x"
-        assert time.perf_counter() - started < 1
+        assert await cpu_seconds(shard) - began < 1
         await timed("limit=100&q=t0999", 4)
