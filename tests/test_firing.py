@@ -371,7 +371,13 @@ async def test_an_unreadable_state_keeps_no_other_trigger_from_its_slots(
         while (await ticking.fire_due(shard)).handled or await ticking.refill(shard):
             pass
     assert (await day_counts(shard, "acme", day_of(clock.now)))["1"]["due"] == 10
-    assert await shard.redis.hexists(shard.keys.of("acme", "errors"), "0")
+    spoiled, sound = (await catalog.read(shard, "acme")).triggers
+    assert (spoiled.id, spoiled.standing, sound.standing) == ("0", "error", "active")
+    assert "replace the trigger" in (spoiled.error or "")
+    await triggers.edit(shard, "acme", ["0"], lambda _: {"0": define(interval=60, cron="")})
+    repaired = await catalog.read_one(shard, "acme", "0")
+    assert repaired is not None
+    assert repaired.next_slot == clock.now + 60_000
 
 
 async def test_ones_own_lapsed_execution_comes_back_as_a_renewal(shard: Shard, clock: Clock) -> None:

@@ -10,9 +10,8 @@ from app.models import Definition
 from app.schedule import schedule_of
 from app.schedule.late import slots_to_hold
 from app.store import checks, definitions, outgoing, ticking
-from app.store.shard import Shard, reply, unpack
-
-_NOTES = 5  # in a trigger's state, see store/lua/_keys.lua
+from app.store.shard import Shard, reply
+from app.store.states import NOTES, NOTHING, read_state
 
 
 async def build(
@@ -112,7 +111,7 @@ async def _anchors(shard: Shard, workspace: str, ids: Sequence[str]) -> dict[str
     found = await reply(shard.redis.hmget(shard.keys.of(workspace, "states"), list(ids)))
     anchors = {}
     for id_, packed in zip(ids, found, strict=True):
-        notes = unpack(packed)[_NOTES] if packed else None
+        notes = (read_state(packed) or NOTHING)[NOTES]
         if notes and "anchor" in notes:
             anchors[id_] = notes["anchor"]
     return anchors

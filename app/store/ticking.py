@@ -5,25 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Any
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from app.errors import InvalidSchedule, SealError
 from app.schedule import schedule_of
 from app.schedule.late import judge_overdue, slots_to_hold
 from app.store import definitions, witness
 from app.store.shard import Shard, pack, unpack
+from app.store.states import AFTER, HELD, NOTES, VERSION, read_state
 from app.witness import Loss
 
 log = logging.getLogger(__name__)
 
-# Places in a trigger's state, see store/lua/_keys.lua.
-_VERSION, _AFTER, _NOTES, _HELD = 1, 3, 5, 6
 _REFILL_LEASE_MS = 20_000
 _UNREADABLE = "the stored state is unreadable; replace the trigger"  # as in lua/fire_due.lua
-_state = msgspec.msgpack.Decoder(Annotated[list[Any], Meta(min_length=_HELD)])
 
 # How many slots are computed at once for a trigger: its next one and those that it holds.
 SLOTS_LEAST, SLOTS_MOST = 3, 400
@@ -105,7 +102,7 @@ async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
         if packed is None or state is None:
             refills.append([workspace, trigger, 0, 0, [], "", [], 0])  # removed: the script drops the chore
             continue
-        known = _read_state(state)
+        known = read_state(state)
         if known is None:
             refills.append([workspace, trigger, 0, 0, [], _UNREADABLE, [], 0])
             continue
@@ -113,14 +110,6 @@ async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
         records -= sum(len(run.slots) for run in one[6])
         refills.append(one)
     await shard.run("store_refills", shard.policy, pack(refills))
-
-
-def _read_state(packed: bytes) -> list[Any] | None:
-    """A trigger's state, None for what is none."""
-    try:
-        return cast(list[Any], _state.decode(packed))
-    except msgspec.MsgspecError:
-        return None
 
 
 def _spans(former: bytes | None, paused: bytes | None, now: int) -> list[tuple[int, int]]:
@@ -142,9 +131,9 @@ def _compute(
     lost: Sequence[Loss],
 ) -> list[Any]:
     """The refill of one trigger as the script takes it."""
-    base = state[-1] if len(state) > _HELD else int(due if due is not None else state[_AFTER])
-    refill = [workspace, trigger, state[_VERSION], base]
-    notes = state[_NOTES] or {}
+    base = state[-1] if len(state) > HELD else int(due if due is not None else state[AFTER])
+    refill = [workspace, trigger, state[VERSION], base]
+    notes = state[NOTES] or {}
     spans = all_spans[workspace]
     settings = shard.settings
     try:
