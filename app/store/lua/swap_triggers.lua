@@ -117,11 +117,16 @@ end
 -- Only what was due by now, or dry, can have moved since it was staged.
 local old_size = redis.call('HLEN', of(workspace, 'definitions'))
 if old_size > 0 and size > 0 then
-  for _, trigger in ipairs(redis.call('SMEMBERS', staged('dry'))) do
-    follow_live(trigger, false)
+  local fixed = 0
+  local ran = redis.call('ZRANGEBYSCORE', staged('bounded'), '-inf', whole(now), 'LIMIT', 0, FIX_AT_ONCE)
+  for _, trigger in ipairs(ran) do
+    follow_runs(trigger)
+    fixed = fixed + 1
+    if fixed == FIX_AT_ONCE then
+      return { 'again', revision, 0 }
+    end
   end
   local fired = redis.call('ZRANGEBYSCORE', staged('due'), '-inf', whole(now), 'WITHSCORES')
-  local fixed = 0
   for index = 1, #fired, 2 do
     if follow_live(fired[index], fired[index + 1]) then
       fixed = fixed + 1
@@ -130,12 +135,8 @@ if old_size > 0 and size > 0 then
       end
     end
   end
-  for _, trigger in ipairs(redis.call('ZRANGEBYSCORE', staged('bounded'), '-inf', whole(now))) do
-    follow_runs(trigger)
-    fixed = fixed + 1
-    if fixed == FIX_AT_ONCE then
-      return { 'again', revision, 0 }
-    end
+  for _, trigger in ipairs(redis.call('SMEMBERS', staged('dry'))) do
+    follow_live(trigger, false)
   end
 end
 
