@@ -10,6 +10,7 @@ from app.clock import day_of
 from app.schedule import schedule_of
 from app.schedule.late import Missed, judge_overdue
 from app.store import Shard, catalog, executions, history, queue, ticking, triggers
+from app.store.shard import pack, reply
 
 pytestmark = pytest.mark.anyio
 
@@ -234,6 +235,71 @@ async def test_a_one_off_that_is_past_is_caught_up_if_it_wants_to_be(shard: Shar
     await triggers.replace(shard, "acme", [("0", define("", at=past, catch_up_missed="all", name="same"))])
     await settle(shard)
     assert await drain(shard, clock, 50) == []
+
+
+@pytest.mark.parametrize("how", ["edit", "replace"])
+async def test_a_one_off_that_was_sent_is_not_sent_again_when_its_record_has_gone(
+    make_shard: ShardFactory, clock: Clock, how: str
+) -> None:
+    shard = make_shard(keep_succeeded=0)
+    at = clock.now + 60_000
+    await triggers.replace(shard, "acme", [("0", define("", at=at, catch_up_missed="all"))])
+    clock.advance(61)
+    await settle(shard)
+    assert await drain(shard, clock) == [at]
+    clock.advance(600)
+    other = define("", at=at, catch_up_missed="all", description="in other words")
+    if how == "edit":
+        await triggers.edit(shard, "acme", ["0"], lambda _: {"0": other})
+    else:
+        await triggers.replace(shard, "acme", [("0", other)])
+    await settle(shard)
+    assert await drain(shard, clock, 50) == []
+    assert await accounts_balance(shard, "acme", day_of(at)) == {"due": 1, "succeeded": 1, "open": 0}
+    one = await catalog.read_one(shard, "acme", "0")
+    assert one is not None
+    assert one.standing == "finished"
+
+
+@pytest.mark.parametrize("how", ["edit", "replace"])
+async def test_a_one_off_that_is_changed_while_firing_is_held_is_sent_after_it(
+    shard: Shard, clock: Clock, how: str
+) -> None:
+    at = clock.now + 60_000
+    await triggers.replace(shard, "acme", [("0", define("", at=at, catch_up_missed="all"))])
+    hold = pack([clock.now, "w", 0, clock.now])
+    await reply(shard.redis.hset(shard.keys.root, "held_by_loss", hold))
+    clock.advance(600)
+    other = define("", at=at, catch_up_missed="all", description="in other words")
+    if how == "edit":
+        await triggers.edit(shard, "acme", ["0"], lambda _: {"0": other})
+    else:
+        await triggers.replace(shard, "acme", [("0", other)])
+    assert await drain(shard, clock) == []
+    await reply(shard.redis.hdel(shard.keys.root, "held_by_loss"))
+    await settle(shard)
+    assert await drain(shard, clock, 50) == [at]
+
+
+@pytest.mark.parametrize("how", ["edit", "replace"])
+@pytest.mark.parametrize("before", ["cron", "one-off"])
+async def test_a_trigger_that_has_fired_becomes_an_earlier_one_off_that_is_caught_up(
+    shard: Shard, clock: Clock, how: str, before: str
+) -> None:
+    first = define() if before == "cron" else define("", at=clock.now + 590_000)
+    await triggers.replace(shard, "acme", [("0", first)])
+    clock.advance(600)
+    await settle(shard)
+    sent = await drain(shard, clock)
+    earlier = define("", at=clock.now - 300_001, catch_up_missed="all")
+    if how == "edit":
+        await triggers.edit(shard, "acme", ["0"], lambda _: {"0": earlier})
+    else:
+        await triggers.replace(shard, "acme", [("0", earlier)])
+    await settle(shard)
+    assert await drain(shard, clock, 50) == [earlier.at]
+    totals = await accounts_balance(shard, "acme", day_of(clock.now))
+    assert totals["succeeded"] == len(sent) + 1 > 1
 
 
 @pytest.mark.parametrize("catch_up", ["", "all", "latest"])

@@ -18,7 +18,8 @@ from redis.exceptions import ResponseError
 from app.errors import ReplaceConflict, StoreUnavailable, WorkspaceErasing
 from app.models import Changes, Definition, Replaced, pack_definition
 from app.store import checks, definitions, entries, revisions, ticking
-from app.store.shard import Shard, pack, reply, unpack
+from app.store.shard import Shard, pack, reply
+from app.store.states import position_of
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -28,7 +29,6 @@ EDIT_MOST = 250
 _TRIES = 8
 _REFILLED_AT_ONCE = 200
 _FIRE_ROUNDS = 400  # before a change: slots that are due are fired first, in rounds of a script call
-_POSITION = 2  # in a trigger's state, see store/lua/_keys.lua
 
 
 class Edited(Struct, frozen=True):
@@ -252,7 +252,7 @@ async def _undo_of(shard: Shard, workspace: str, ids: Sequence[str]) -> revision
             pipe.hmget(shard.keys.of(workspace, "states"), some)
             stored, states = await pipe.execute()
         for id_, definition, state in zip(some, stored, states, strict=True):
-            undo[id_] = None if definition is None else (unpack(state)[_POSITION], definition)
+            undo[id_] = None if definition is None else (position_of(state), definition)
     return undo
 
 

@@ -31,11 +31,12 @@ local function unsettled(workspace, trigger)
     and redis.call('HEXISTS', of(workspace, 'errors'), trigger) == 0
 end
 
--- The next state of a trigger. `entry` is {id, position, slots, enabled, rules, anchor ms}: the first slot is
--- its next one, the rest are held; no slots: it has finished. Returns the state, how it changed ('created',
+-- The next state of a trigger. `entry` is {id, position, slots, enabled, rules, anchor ms, since ms}: the first
+-- slot is its next one, the rest are held; no slots: it has finished. They were computed at `since`: those that
+-- were fired after that have had their executions. Returns the state, how it changed ('created',
 -- 'updated', 'moved', 'unchanged'), where it stands, and its next slot (nil unless it is due).
 local function next_state(workspace, serial, entry, definition, live_definition, live)
-  local id, position, slots, enabled, rules, anchor = unpack(entry)
+  local id, position, slots, enabled, rules, anchor, since = unpack(entry)
   if live and live_definition == definition then
     local change = live[POSITION] == position and 'unchanged' or 'moved'
     live[POSITION] = position
@@ -48,7 +49,11 @@ local function next_state(workspace, serial, entry, definition, live_definition,
   if anchor > 0 or runs then
     notes = { anchor = anchor > 0 and anchor or nil, runs = runs or nil }
   end
-  local after = slots[1] and math.min(now, slots[1] - 1) or now -- a past one-off that is to be caught up
+  local first = 1
+  while live and slots[first] and slots[first] > since and slots[first] <= live[AFTER] do
+    first = first + 1
+  end
+  local after = slots[first] and math.min(since, slots[first] - 1) or now -- a past one-off that is to be caught up
   local state = { live and live[BORN] or serial, serial, position, after, rules, notes }
   local change = live and 'updated' or 'created'
   if not enabled then
@@ -58,9 +63,12 @@ local function next_state(workspace, serial, entry, definition, live_definition,
   end
   if live and pause_of(workspace, id, live) then
     return state, change, 'paused', nil
+  elseif first > #slots then
+    state[AFTER] = live[AFTER]
+    return state, change, 'dry', nil
   end
-  for index = 2, #slots do
+  for index = first + 1, #slots do
     state[#state + 1] = slots[index]
   end
-  return state, change, 'due', slots[1]
+  return state, change, 'due', slots[first]
 end

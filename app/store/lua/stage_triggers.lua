@@ -2,7 +2,7 @@
 -- An unchanged trigger takes its live state and next slot along. Safe to run twice.
 -- KEYS: the shard's root
 -- ARGV: now, workspace, serial, triggers as one msgpack array of
---       {id, position, slots, enabled, rules, anchor ms} (see _trigger.lua);
+--       {id, position, slots, enabled, rules, anchor ms, since ms} (see _trigger.lua);
 --       then the definition of each
 -- RETURNS: for each trigger: 'created', 'updated', 'unchanged' or 'moved' (unchanged, at another position);
 --          for each its next slot ms, -1 for none; for each its old position (-1: none), its old definition
@@ -28,6 +28,7 @@ local live_definitions = redis.call('HMGET', of(workspace, 'definitions'), unpac
 local live_states = redis.call('HMGET', of(workspace, 'states'), unpack(ids))
 
 local definitions, states, due, dry, finished, disabled = {}, {}, {}, {}, {}, {}
+local bounded = {} -- updated triggers whose runs are bounded, by when they may run next
 local changes, slots, old = {}, {}, {}
 for index, entry in ipairs(batch) do
   local id, definition = entry[1], ARGV[FIRST_DEFINITION + index - 1]
@@ -47,6 +48,9 @@ for index, entry in ipairs(batch) do
     disabled[#disabled + 1] = redis.call('HGET', of(workspace, 'disabled'), id) or whole(now)
   end
   changes[index], slots[index] = change, slot or -1
+  if change == 'updated' and state[RULES] and state[RULES].max_runs then
+    bounded[#bounded + 1], bounded[#bounded + 2] = redis.call('ZSCORE', of(workspace, 'due'), id) or 0, id
+  end
   local since = change == 'updated' and stands ~= 'disabled' and redis.call('HGET', of(workspace, 'disabled'), id)
   old[#old + 1], old[#old + 2] = old_position, change == 'updated' and live_definitions[index] or ''
   old[#old + 1] = tonumber(since or -1)
@@ -66,4 +70,5 @@ store('ZADD', 'due', due)
 store('SADD', 'dry', dry)
 store('SADD', 'finished', finished)
 store('HSET', 'disabled', disabled)
+store('ZADD', 'bounded', bounded)
 return { changes, slots, old, #due / 2 + #dry }
