@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+from app.errors import InvalidSchedule, SealError
 from app.models import Definition
 from app.schedule import schedule_of
 from app.schedule.late import slots_to_hold
@@ -21,8 +23,11 @@ async def build(
     any_at: bool,
     *,
     in_set: bool,
+    held: bool = False,
 ) -> list[list[Any]]:
-    """What the scripts take of each trigger: id, position, slots, enabled, rules, anchor, since when."""
+    """What the scripts take of each trigger: id, position, slots, enabled, rules, anchor, since when, and
+    what becomes of its overdue slots (``lua/_trigger.lua``). ``held``: those could not be fired before.
+    """
     now = await shard.now_ms()
     intervals = [id_ for id_, one in triggers if one.interval and not one.starts_at]
     anchors = await _anchors(shard, workspace, intervals)
@@ -30,6 +35,7 @@ async def build(
         await checks.check_past(shard, workspace, triggers, now, in_set=in_set)
     await outgoing.check_secrets(shard, workspace, triggers, in_set=in_set)
     settled = await _settled(shard, workspace, triggers, now)
+    live = await _live(shard, workspace, [id_ for id_, _ in triggers]) if held else {}
     slots = _FirstSlots(workspace, now, int(shard.settings.look_ahead_seconds * 1000))
 
     def compute() -> list[list[Any]]:
@@ -37,7 +43,10 @@ async def build(
         for id_, one in triggers:
             anchor = (anchors.get(id_) or now) if one.interval and not one.starts_at else 0
             first_slots = slots.of(id_, one, anchor) if one.enabled and id_ not in settled else []
-            built.append([id_, -1, first_slots, one.enabled, rules_of(one), anchor, now])
+            overdue = ""
+            if held:
+                overdue = "keep" if _goes_on(workspace, id_, live.get(id_), one, anchor) else "drop"
+            built.append([id_, -1, first_slots, one.enabled, rules_of(one), anchor, now, overdue])
         return built
 
     return await asyncio.to_thread(compute) if len(triggers) > 20 else compute()
@@ -92,16 +101,35 @@ async def _settled(
     if not past:
         return set()
     of, ids = shard.keys.of, list(past)
-    live = await definitions.read(shard, workspace, ids)
+    live = await _live(shard, workspace, ids)
     async with shard.redis.pipeline(transaction=False) as pipe:
         pipe.zmscore(of(workspace, "due"), ids)
         pipe.smismember(of(workspace, "dry"), ids)
         due, dry = await pipe.execute()
     return {
         id_
-        for id_, known, slot, is_dry in zip(ids, live, due, dry, strict=True)
-        if known is not None and known.at == past[id_] and slot is None and not is_dry
+        for id_, slot, is_dry in zip(ids, due, dry, strict=True)
+        if id_ in live and live[id_].at == past[id_] and slot is None and not is_dry
     }
+
+
+async def _live(shard: Shard, workspace: str, ids: Sequence[str]) -> dict[str, Definition]:
+    """The definitions of some triggers as they are, without those that can't be read."""
+    found = {}
+    for id_, packed in zip(ids, await definitions.read_stored(shard, workspace, ids), strict=True):
+        with suppress(SealError):
+            if packed is not None:
+                found[id_] = definitions.unsealed(shard, packed)
+    return found
+
+
+def _goes_on(workspace: str, id_: str, live: Definition | None, one: Definition, anchor: int) -> bool:
+    """Whether a trigger's slots stay the same."""
+    if live is None:
+        return False
+    with suppress(InvalidSchedule):
+        return schedule_of(live, workspace, id_, anchor).key == schedule_of(one, workspace, id_, anchor).key
+    return False
 
 
 async def _anchors(shard: Shard, workspace: str, ids: Sequence[str]) -> dict[str, int]:

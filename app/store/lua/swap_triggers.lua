@@ -53,10 +53,11 @@ local function has_fired(live_after, after, slot)
   return live_after == slot or live_after > slot and after < slot - 1
 end
 
--- Bring a staged trigger up to date with what happened to the live one since. Returns whether it had to.
+-- Bring a staged trigger up to date with what happened to the live one since; `staged_slot` is false where it is
+-- dry. Returns whether it had to.
 local function follow_live(trigger, staged_slot)
   local slot = redis.call('ZSCORE', of(workspace, 'due'), trigger)
-  if slot == staged_slot then
+  if slot and slot == staged_slot then
     return false
   end
   local live = redis.call('HGET', of(workspace, 'states'), trigger)
@@ -72,6 +73,8 @@ local function follow_live(trigger, staged_slot)
     finished = redis.call('SISMEMBER', of(workspace, 'finished'), trigger) == 1
   elseif staged_slot and has_fired(live[AFTER], own[AFTER], tonumber(staged_slot)) then
     own, slot = { own[BORN], own[VERSION], own[POSITION], live[AFTER], own[RULES], own[NOTES] }, false
+  elseif not staged_slot and live[AFTER] > own[AFTER] then
+    own[AFTER], slot = live[AFTER], false
   else
     return false
   end
