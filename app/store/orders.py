@@ -89,7 +89,7 @@ async def make(
         raise TooManyRuns(
             f"Open runs and retries of {workspace!r} carry {carried:,} bytes of requests of their own, and"
             f" this call would add {added:,}; together they may be {shard.settings.max_kept_bytes:,}"
-            " (CRONSPACE_MAX_KEPT_BYTES). Wait until some have ended, or cancel some."
+            " (CRONSPACE_MAX_KEPT_BYTES). Wait until some have ended, cancel some, or order fewer at once."
         )
     return Made(_made.decode(kept), status == b"repeated")
 
