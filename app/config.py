@@ -368,4 +368,13 @@ def _read(env: str, text: str, hint: Any) -> Any:
     try:
         return msgspec.convert(text, hint, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{env} is {text!r}: {error}") from error
+        raise ConfigError(f"{env} is {text!r}: it must be {_wanted(hint)}") from error
+
+
+def _wanted(hint: Any) -> str:
+    """What a number has to be, in words."""
+    base, bounds = get_args(hint)
+    what = "a whole number" if base is int else "a number"
+    if bounds.le is None:
+        return f"{what} above {bounds.gt}" if bounds.gt is not None else f"{what}, {bounds.ge} or more"
+    return f"{what} {f'above {bounds.gt}' if bounds.gt is not None else f'from {bounds.ge}'} to {bounds.le}"

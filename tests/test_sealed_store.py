@@ -375,13 +375,13 @@ async def test_the_command_encrypts_decrypts_and_says_what_it_left(
     code, told = await rotate_keys(redis_url, "")
     assert (code, "CRONSPACE_ENCRYPTION_KEYS is not set" in told) == (1, True)
     code, told = await rotate_keys(redis_url, FIRST)
-    assert (code, told) == (0, "encrypted with the first key: 1 definitions, 1 undo\n")
+    assert (code, told) == (0, "encrypted with the first key: definitions (1), undo (1)\n")
     code, told = await rotate_keys(redis_url, SECOND)
     assert code == 1
-    assert "for want of their key: 1 definitions, 1 undo" in told
+    assert "for want of their key: definitions (1), undo (1)" in told
     assert FIRST not in told
     code, told = await rotate_keys(redis_url, f"{SECOND},{FIRST}", "--decrypt")
-    assert (code, told) == (0, "decrypted: 1 definitions, 1 undo\n")
+    assert (code, told) == (0, "decrypted: definitions (1), undo (1)\n")
     assert (await rotate_keys(redis_url, SECOND, "--decrpyt"))[0] == 1
 
 
