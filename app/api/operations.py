@@ -60,6 +60,7 @@ from app.errors import (
     SealError,
     StoreUnavailable,
     TooManyWorkspaces,
+    WrongDeployment,
 )
 from app.store import Shards, everywhere
 
@@ -275,7 +276,7 @@ def _errors(
     if declared["body"] is not None:
         found += [BodyTooLarge, RequestTimeout]
     if not declared["takes"].isdisjoint(("shard", "shards")):
-        found += [SealError, StoreUnavailable]
+        found += [SealError, StoreUnavailable, WrongDeployment]
         if method != "GET":
             found.append(NotConfirmed)
     return tuple(in_order(found))
