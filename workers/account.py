@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections import Counter
 
 from app.clock import rfc3339
+from app.counts import counted
 from app.keys import is_of_slot
-from app.models import State
-from app.store.queue import Claimed, Ended
+from app.models import FailureKind, State
+from app.store.queue import Claim, Claimed, Ended
 from app.store.ticking import Fired
 from app.telemetry.figures import of_process
 from app.telemetry.metrics import (
@@ -46,10 +48,25 @@ class Account:
         if fired.handled:
             self.figures.add(FIRED, by=fired.handled)
 
-    def claimed(self, number: int) -> None:
-        """Executions were taken from the queue."""
-        if number:
-            self.figures.add(CLAIMED, by=number)
+    def claimed(self, claim: Claim, shard: int) -> None:
+        """Executions were taken from the queue; those of a worker that was lost are told of together."""
+        if not claim.executions:
+            return
+        self.figures.add(CLAIMED, by=len(claim.executions))
+        lost = Counter(
+            last.worker.rpartition("~")[0] or last.worker
+            for last in (one.attempts[-1] for one in claim.executions if one.attempts)
+            # Cut off by this claim, and not by one before.
+            if last.kind == FailureKind.WORKER_LOST and last.started + last.duration == claim.now
+        )
+        for worker, number in lost.items():
+            fields = {"from_worker": worker, "executions": number, "shard": shard}
+            log.info(
+                "took over %s from %s, whose lease has lapsed",
+                counted(number, "execution"),
+                worker,
+                extra=fields,
+            )
 
     def ended(self, ended: Ended, execution: Claimed, state: State | None) -> None:
         """An attempt is over and recorded as ``state``; None: its lease was lost."""
