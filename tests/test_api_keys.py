@@ -201,3 +201,14 @@ def test_secrets_are_compared_in_constant_time() -> None:
     assert "hmac.compare_digest(" in inspect.getsource(keys.same_secret)
     assert "hmac.compare_digest(" in inspect.getsource(auth.Gate.identify)
     assert "digest ==" not in inspect.getsource(keys) + inspect.getsource(auth)
+
+
+@pytest.mark.parametrize("name", ["a\r\nb", "\x1b[2J", "end\n", "\u2028", "\x9b1m"])
+async def test_a_name_is_one_line(make_shard: ShardFactory, name: str) -> None:
+    async with client_of(make_shard(auth="tokens", admin_key=ADMIN_KEY)) as client:
+        problem = await refused(
+            client.post("/api/keys", json={**WANTED, "name": name}, headers=ADMIN), 400, "invalid_request"
+        )
+        assert problem["errors"] == [
+            {"path": "name", "message": "expected one line without control characters"}
+        ]

@@ -15,7 +15,7 @@ from app.auth import keys
 from app.auth.callers import EVERYWHERE, SCOPES, Caller, Scope
 from app.clock import LAST_MS, rfc3339, to_ms
 from app.errors import Fault, Forbidden, InvalidRequest, NotFound, TooManyKeys
-from app.formats import Moment
+from app.formats import Line, Moment
 from app.models import ID_PATTERN
 from app.store import Shards
 from app.store import api_keys as store
@@ -58,7 +58,7 @@ ScopeField = Annotated[
 class KeyInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a key is to be."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=200, description="For people: who has it.")]
+    name: Annotated[Line, Meta(min_length=1, max_length=200, description="For people: who has it.")]
     scope: ScopeField
     workspaces: Reach
     expires_at: (

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import inspect
 
 from app.errors import MOST_FAULTS, Fault, InvalidRequest, malformed, unknown_name
+from app.formats import in_words
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?\Z")
@@ -214,5 +215,5 @@ def _said(error: msgspec.ValidationError) -> tuple[str, str]:
     """msgspec's message in our form, and the place below the value that it speaks of."""
     text = str(error)
     place = _PLACE.search(text)
-    message = _PLACE.sub("", text).replace("`", "'")
+    message = in_words(_PLACE.sub("", text)).replace("`", "'")
     return message[:1].lower() + message[1:], place[1] if place else ""
