@@ -95,6 +95,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     egress_ca_file: str = ""
 
     max_triggers: Positive = 10_000
+    max_set_bytes: Positive = 67_108_864
+    max_kept_bytes: Positive = 67_108_864
     max_workspaces: Count = 0
     max_secrets: Count = 100
     max_secret_bytes: Annotated[int, Meta(ge=16, le=1_048_576)] = 4096
@@ -252,6 +254,14 @@ HELP: dict[str, str] = {
     "egress_ports": "Ports that requests may go to, comma-separated; empty: all",
     "egress_ca_file": "File of CA certificates that targets are held against; empty: the system's",
     "max_triggers": "Triggers that a workspace's set may hold",
+    "max_set_bytes": (
+        "Bytes that the definitions of a workspace's set may take, as they are stored; and what leads back to"
+        " former revisions, of which the oldest go"
+    ),
+    "max_kept_bytes": (
+        "Bytes of the requests of their own that open runs and retries of a workspace may carry; and of those"
+        " that its dead letters keep, of which the oldest go"
+    ),
     "max_workspaces": "Workspaces that there may be; 0: no bound",
     "max_secrets": "Named secrets that a workspace may have",
     "max_secret_bytes": "Largest value of a named secret",

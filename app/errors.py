@@ -26,6 +26,8 @@ CronspaceError
     ├── SecretInUse        409, triggers use the secret that is to be deleted
     ├── TooManyKeys        409, there are as many API keys as there may be
     ├── TooManyTriggers    409, the set holds as many triggers as it may
+    ├── SetTooLarge        409, the set's definitions take as many bytes as they may
+    ├── TooManyRuns        409, open runs carry as many bytes of requests as they may
     ├── TooManyWorkspaces  409, there are as many workspaces as there may be
     ├── RevisionConflict   412, somebody else changed the set first
     ├── IdempotencyConflict  422, the key was used for another call
@@ -302,6 +304,22 @@ class TooManyTriggers(ApiError):
     status = 409
     code = "too_many_triggers"
     title = "Too many triggers"
+
+
+class SetTooLarge(ApiError):
+    """The definitions of the set take as many bytes as they may; delete some, or make payloads smaller."""
+
+    status = 409
+    code = "set_too_large"
+    title = "Set too large"
+
+
+class TooManyRuns(ApiError):
+    """Open runs and retries carry as many bytes of requests of their own as they may; let some end."""
+
+    status = 409
+    code = "too_many_runs"
+    title = "Too many runs"
 
 
 class TooManyWorkspaces(ApiError):

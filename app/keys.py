@@ -94,7 +94,9 @@ class Keys:
         """A key of one workspace:
 
         ``meta``         HASH: revision; serial of the last change, and what it replied (replaced, edited);
-                         positions (the next one); created (ms); paused (since ms, note) and spans (former
+                         positions (the next one); bytes (revision:bytes of its definitions, see
+                         ``app/store/sizes.py``); requests, open_bytes, letter_bytes (see
+                         ``store/lua/_requests.lua``); created (ms); paused (since ms, note) and spans (former
                          pauses); erasing, erased_to (a cursor); opens (when its rate lets the next
                          execution in, ms); what the workspace sets itself (see ``app/store/workspaces.py``)
         ``definitions``  HASH: trigger → definition (msgpack)

@@ -86,6 +86,25 @@ async def accounts_balance(shard: Shard, workspace: str, *days: int) -> Counter[
     return totals
 
 
+async def bytes_balance(shard: Shard, workspace: str) -> tuple[int, int, int]:
+    """What is noted of the bytes of a set, of open requests and of dead letters' is what is stored."""
+    of, redis = shard.keys.of, shard.redis
+    meta = await reply(redis.hgetall(of(workspace, "meta")))
+    definitions = await reply(redis.hvals(of(workspace, "definitions")))
+    requests = await reply(redis.hgetall(of(workspace, "requests")))
+    letters = set(await redis.zrange(of(workspace, "failed"), 0, -1))
+    stored = sum(map(len, definitions))
+    opened = sum(len(one) for id_, one in requests.items() if id_ not in letters)
+    kept = sum(len(one) for id_, one in requests.items() if id_ in letters)
+    assert meta.get(b"bytes", b"0:0") == meta.get(b"revision", b"0") + b":%d" % stored
+    assert [int(meta.get(name, 0)) for name in (b"requests", b"open_bytes", b"letter_bytes")] == [
+        len(requests),
+        opened,
+        kept,
+    ]
+    return stored, opened, kept
+
+
 async def cpu_seconds(shard: Shard) -> float:
     """What this process and the shard's Redis have used so far; a busy machine makes it no more."""
     used = await shard.redis.info("cpu")

@@ -141,6 +141,7 @@ class Way(NamedTuple):
 AS_IT_IS, CONTENDED = Way(), Way(there=True, contended=True)
 OTHER_REVISION, SAME_KEY = Way({"If-Match": '"7"'}), {"Idempotency-Key": "k"}
 ENDED, ERASING, KEY_USED = Way(scene="ended"), Way(scene="erasing"), Way(SAME_KEY, scene="key used")
+FULL_OF_RUNS = Way(scene="full of runs")
 
 # What every operation can answer follows from what it takes; the rest is provoked here, one by one.
 PROVOKED = {
@@ -162,6 +163,7 @@ PROVOKED = {
     ("retry_execution", 409): ENDED,
     ("retry_execution", 422): KEY_USED,
     ("retry_dead_letters", 404): AS_IT_IS,
+    ("retry_dead_letters", 409): FULL_OF_RUNS,
     ("retry_dead_letters", 422): KEY_USED,
     ("delete_dead_letter", 404): AS_IT_IS,
     ("delete_dead_letter", 409): ENDED,
@@ -188,6 +190,7 @@ PROVOKED = {
     ("pause_trigger", 404): AS_IT_IS,
     ("resume_trigger", 404): AS_IT_IS,
     ("run_trigger", 404): AS_IT_IS,
+    ("run_trigger", 409): FULL_OF_RUNS,
     ("run_trigger", 422): Way(SAME_KEY, before={"payload": 2}, there=True),
     ("backfill_trigger", 404): AS_IT_IS,
     ("backfill_trigger", 422): Way(
@@ -237,7 +240,7 @@ async def provoke(shard: Shard, scene: str) -> None:
     """Make what an error needs: the execution of ONE's first slot, or a workspace that is going."""
     if scene == "erasing":
         await reply(shard.redis.hset(shard.keys.of("acme", "meta"), "erasing", "1"))
-    elif scene in ("ended", "key used"):
+    elif scene in ("ended", "key used", "full of runs"):
         await triggers.replace(shard, "acme", [("nightly-report", define())])
         await ticking.fire_due(clocked(shard, FIRST))
         (execution,) = await claim_all(clocked(shard, FIRST))
@@ -256,6 +259,9 @@ async def provoke(shard: Shard, scene: str) -> None:
     if scene == "full":
         for _ in range(shard.settings.max_api_keys):
             await store_key(shard)
+    if scene == "full of runs":
+        most = str(shard.settings.max_kept_bytes)
+        await reply(shard.redis.hset(shard.keys.of("acme", "meta"), "open_bytes", most))
     if scene == "key used":
         order = orders.Order("nightly-report", FIRST)
         await orders.make(shard, "acme", "run", [order], idempotency_key="k", asked=b"another call")

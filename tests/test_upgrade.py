@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from calls import ACME, client_of, fire, ok
 from conftest import LOOPBACK, Clock, ShardFactory, eventually
-from helpers import Target, accounts_balance, claim_all, define, open_ids, succeeded
+from helpers import Target, accounts_balance, bytes_balance, claim_all, define, open_ids, succeeded
 
 from app.clock import day_of
 from app.config import Settings
@@ -112,6 +112,7 @@ async def test_what_was_stored_can_be_changed_retried_and_rolled_back(old: tuple
         first = min(one["revision"] for one in revisions)
         await ok(client.post(f"{ACME}/revisions/{first}/rollback"))
         assert "leaves" in {one["id"] for one in (await ok(client.get(f"{ACME}/triggers")))["jobs"]}
+        await bytes_balance(shard, "acme")  # of which that version knew nothing
         await ok(client.delete(ACME, params={"confirm": "acme"}))
         left = await shard.redis.keys("cs:*w:acme:*")
         assert [key for key in left if b":idempotency:" not in key] == []  # those go by their time

@@ -29,6 +29,7 @@ from app.errors import (
     IdempotencyConflict,
     NotDeadLetter,
     NotFound,
+    TooManyRuns,
 )
 from app.formats import Cursor
 from app.models import Definition, Execution, Method, State
@@ -220,7 +221,7 @@ async def cancel_execution(
     "/executions/{execution_id}/retry",
     scope="operate",
     status=202,
-    errors=(NotFound, NotDeadLetter, AlreadyRetried, IdempotencyConflict),
+    errors=(NotFound, NotDeadLetter, AlreadyRetried, TooManyRuns, IdempotencyConflict),
 )
 async def retry_execution(
     shard: Shard, workspace_id: WorkspaceId, execution_id: ExecutionId, headers: Idempotency
@@ -255,7 +256,11 @@ async def retry_execution(
 
 
 @noun.operation(
-    "POST", "/executions/retry", scope="operate", status=202, errors=(NotFound, IdempotencyConflict)
+    "POST",
+    "/executions/retry",
+    scope="operate",
+    status=202,
+    errors=(NotFound, TooManyRuns, IdempotencyConflict),
 )
 async def retry_dead_letters(
     shard: Shard, workspace_id: WorkspaceId, headers: Idempotency, body: RetryInput

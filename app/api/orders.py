@@ -18,7 +18,7 @@ from app.declared.bodies import payload_faults
 from app.declared.fields import Moment as MomentText
 from app.declared.inputs import stored_payload
 from app.declared.variables import names_of
-from app.errors import Fault, IdempotencyConflict, InvalidRequest, InvalidSchedule, NotFound
+from app.errors import Fault, IdempotencyConflict, InvalidRequest, InvalidSchedule, NotFound, TooManyRuns
 from app.formats import Moment, Zone
 from app.keys import assigned_time, execution_id
 from app.models import Definition, Standing, Trigger
@@ -115,7 +115,7 @@ class NextRuns(WorkspaceAnswer, frozen=True, kw_only=True):
     scope="operate",
     status=202,
     headers={"Location": "The execution."},
-    errors=(NotFound, IdempotencyConflict),
+    errors=(NotFound, TooManyRuns, IdempotencyConflict),
 )
 async def run_trigger(
     shard: Shard,

@@ -39,6 +39,7 @@ from app.errors import (
     ConfirmationRequired,
     ReplaceConflict,
     RevisionConflict,
+    SetTooLarge,
     TooManyTriggers,
     TooManyWorkspaces,
     WorkspaceErasing,
@@ -52,7 +53,7 @@ from app.store import triggers as store
 noun = Noun("triggers", "What to send and when: a workspace's set, and each trigger of it.", TRIGGERS_PATH)
 
 CHANGE_ERRORS = (ReplaceConflict, WorkspaceErasing, RevisionConflict)
-MAKE_ERRORS = (*CHANGE_ERRORS, TooManyTriggers, TooManyWorkspaces)
+MAKE_ERRORS = (*CHANGE_ERRORS, TooManyTriggers, SetTooLarge, TooManyWorkspaces)
 
 _PAGE = 100
 
@@ -212,6 +213,7 @@ async def plan_of(
     if not any_at:
         await checks.check_past(shard, workspace, wanted, now, in_set=True)
     await outgoing.check_secrets(shard, workspace, wanted, in_set=True)
+    await store.check_fits(shard, workspace, wanted)
     paused = own is not None and own.pause is not None
     plan = await asyncio.to_thread(plan_replace, workspace, live.triggers, wanted, now, paused)
     size = len(live.triggers)

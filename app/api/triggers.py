@@ -19,7 +19,7 @@ from app.api.trigger_shapes import ETAG, Revision, TriggerAnswer, etag, shown_tr
 from app.api.views import Reveal, view_of
 from app.declared.bodies import parse_patch, parse_trigger
 from app.declared.inputs import PatchInput, TriggerInput
-from app.errors import Fault, InvalidRequest, NotFound, TriggerExists
+from app.errors import Fault, InvalidRequest, NotFound, SetTooLarge, TriggerExists
 from app.models import Definition, Standing, Trigger
 from app.store import Shard, catalog, holds, revisions
 from app.store import triggers as store
@@ -119,7 +119,9 @@ async def put_trigger(
     return await _stored(shard, call, workspace_id, trigger_id, wanted, done)
 
 
-@noun.operation("PATCH", "/{trigger_id}", body=PatchInput, headers=ETAG, errors=(*CHANGE_ERRORS, NotFound))
+@noun.operation(
+    "PATCH", "/{trigger_id}", body=PatchInput, headers=ETAG, errors=(*CHANGE_ERRORS, SetTooLarge, NotFound)
+)
 async def patch_trigger(
     shard: Shard,
     call: Call,

@@ -9,19 +9,28 @@ from app.errors import (
     Fault,
     InvalidRequest,
     RevisionConflict,
+    SetTooLarge,
     TooManyTriggers,
 )
 from app.models import Definition
 from app.store import definitions
 from app.store.shard import Shard
+from app.store.sizes import Size
 
 
-def check_size(shard: Shard, size: int, before: int) -> None:
-    """Raise :class:`TooManyTriggers` where a set grows beyond what it may hold; a larger one may shrink."""
-    most = shard.settings.max_triggers
-    if size > max(most, before):
+def check_size(shard: Shard, size: Size, before: Size) -> None:
+    """Raise :class:`TooManyTriggers` or :class:`SetTooLarge` where a set grows beyond what it may hold; a
+    larger one may shrink.
+    """
+    most, most_bytes = shard.settings.max_triggers, shard.settings.max_set_bytes
+    if size.triggers > max(most, before.triggers):
         raise TooManyTriggers(
-            f"The set would hold {size} triggers, and may hold {most} (CRONSPACE_MAX_TRIGGERS)."
+            f"The set would hold {size.triggers} triggers, and may hold {most} (CRONSPACE_MAX_TRIGGERS)."
+        )
+    if size.bytes > max(most_bytes, before.bytes):
+        raise SetTooLarge(
+            f"The definitions of the set would take {size.bytes:,} bytes, and may take {most_bytes:,}"
+            " (CRONSPACE_MAX_SET_BYTES): delete triggers, or make their payloads smaller."
         )
 
 

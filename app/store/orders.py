@@ -10,11 +10,11 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from app.errors import IdempotencyConflict, NotFound
+from app.errors import IdempotencyConflict, NotFound, TooManyRuns
 from app.keys import own_execution_id, split_execution_id
 from app.models import Definition, pack_definition
 from app.store import definitions
-from app.store.shard import Shard, pack, reply
+from app.store.shard import Shard, pack, reply, unpack
 
 _LOOKED_AT = 500  # dead letters a step
 
@@ -55,7 +55,8 @@ async def make(
 
     ``one_by_one``: those of a trigger go one after another. ``yielding``: they wait until no live execution
     is ready. ``asked`` is the call that the idempotency key belongs to: another one with the same key raises
-    :class:`IdempotencyConflict`. Raises :class:`NotFound` when there is no such workspace (any more).
+    :class:`IdempotencyConflict`. Raises :class:`NotFound` when there is no such workspace (any more), and
+    :class:`TooManyRuns` when what is open would carry more bytes of requests than the settings allow.
     """
     token = uuid.uuid4().hex[:10]
     entries, requests = [], []
@@ -83,6 +84,13 @@ async def make(
         raise IdempotencyConflict("This idempotency key was used for another call; take a new one.")
     if status == b"none":
         raise NotFound(f"There is no workspace {workspace!r}.")
+    if status == b"full":
+        carried, added = unpack(kept)
+        raise TooManyRuns(
+            f"Open runs and retries of {workspace!r} carry {carried:,} bytes of requests of their own, and"
+            f" this call would add {added:,}; together they may be {shard.settings.max_kept_bytes:,}"
+            " (CRONSPACE_MAX_KEPT_BYTES). Wait until some have ended, cancel some, or order fewer at once."
+        )
     return Made(_made.decode(kept), status == b"repeated")
 
 

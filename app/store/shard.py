@@ -112,6 +112,7 @@ class Shard:
                 settings.keep_runs,
                 settings.max_rate,
                 min(settings.keep_timings_days, settings.keep_days),
+                settings.max_kept_bytes,
             ]
         )
 

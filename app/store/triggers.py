@@ -13,11 +13,12 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from msgspec import Struct
+from msgspec.structs import replace as replaced
 from redis.exceptions import ResponseError
 
 from app.errors import ReplaceConflict, StoreUnavailable, WorkspaceErasing
 from app.models import Changes, Definition, Replaced, pack_definition
-from app.store import checks, definitions, entries, revisions, ticking
+from app.store import checks, definitions, entries, revisions, sizes, ticking
 from app.store.shard import Shard, pack, reply
 from app.store.states import position_of
 
@@ -67,17 +68,19 @@ async def replace(
     The new set is prepared in small steps beside the live one, then swapped in by one short script.
 
     Raises :class:`RevisionConflict` when the set is not at ``if_revision``, :class:`ConfirmationRequired`
-    when more of it would go than the settings allow, :class:`TooManyTriggers` when there
-    would be more than they allow, :class:`InvalidRequest` for a new one-off in the past (but not
+    when more of it would go than the settings allow, :class:`TooManyTriggers` and :class:`SetTooLarge` when
+    there would be more than they allow, :class:`InvalidRequest` for a new one-off in the past (but not
     with the action ``rollback``), and :class:`ReplaceConflict` when other changes keep coming between.
     """
     plain = [pack_definition(definition) for _, definition in triggers]
     keep, fire_first = shard.settings.keep_revisions, True
     for _ in range(_TRIES):
         serial = await shard.run("take_serial")
-        base, revision, old_size = await _base(shard, workspace, if_revision)
-        checks.check_size(shard, len(triggers), old_size)
+        base, revision, former = await _base(shard, workspace, if_revision)
+        old_size = former.triggers
         packed = await definitions.to_store(shard, workspace, [id_ for id_, _ in triggers], plain)
+        size = sizes.Size(len(triggers), sum(map(len, packed)))
+        checks.check_size(shard, size, former)
         prepared = await entries.build(
             shard, workspace, triggers, action == "rollback", in_set=True, held=not fire_first
         )
@@ -119,6 +122,7 @@ async def replace(
         head = revisions.pack_head(await shard.now_ms(), action, len(triggers), made, counts["moved"])
         arguments = [workspace, serial, base, len(triggers), kept, int(bool(undo)), with_slots]
         arguments += [head, await asyncio.to_thread(revisions.pack_undo, shard.sealer, undo), keep]
+        arguments += [shard.settings.max_set_bytes, size.bytes]
         status, has_fired = b"again", True
         while status in (b"again", b"due") and has_fired:
             status, revision, old_size = await shard.run("swap_triggers", *arguments, int(fire_first))
@@ -159,7 +163,7 @@ async def edit(
     keep, fire_first = shard.settings.keep_revisions, True
     for _ in range(_TRIES):
         serial = await shard.run("take_serial")
-        base, revision, old_size = await _base(shard, workspace, if_revision)
+        base, revision, former = await _base(shard, workspace, if_revision)
         current = dict(zip(ids, await definitions.read(shard, workspace, ids), strict=True))
         wanted = dict(change(current))
         deletes = [id_ for id_, one in wanted.items() if one is None and current[id_] is not None]
@@ -170,15 +174,20 @@ async def edit(
             shard, workspace, puts, action == "rollback", in_set=False, held=not fire_first
         )
         undo = await _undo_of(shard, workspace, [*deletes, *(id_ for id_, _ in puts)])
-        made = _changes_of(current, wanted, old_size)
-        size = old_size + made.created - made.deleted
-        checks.check_size(shard, size, old_size)
+        made = _changes_of(current, wanted, former.triggers)
+        size = sizes.Size(
+            former.triggers + made.created - made.deleted,
+            former.bytes + sum(map(len, packed)) - sum(len(one[1]) for one in undo.values() if one),
+        )
+        if not _only_switched(current, wanted):  # what does harm can be stopped at any size
+            checks.check_size(shard, size, former)
         arguments = [shard.policy, workspace, serial, base, pack(deletes), pack(prepared)]
         arguments += [
-            revisions.pack_head(await shard.now_ms(), action, size, made, 0),
+            revisions.pack_head(await shard.now_ms(), action, size.triggers, made, 0),
             await asyncio.to_thread(revisions.pack_undo, shard.sealer, undo),
         ]
-        answer = await shard.run("edit_triggers", *arguments, keep, int(fire_first), *packed)
+        arguments += [keep, shard.settings.max_set_bytes, size.bytes]
+        answer = await shard.run("edit_triggers", *arguments, int(fire_first), *packed)
         status = answer[0]
         if status == b"due":  # prepared anew after that: the slots that fire now may not come again
             fire_first = await fire_before(shard, workspace)
@@ -190,6 +199,14 @@ async def edit(
             became = {id_: what.decode() for (id_, _), what in zip(puts, changes, strict=True)}
             return Edited(revision, {**became, **dict.fromkeys(deletes, "deleted")}, slots)
     raise ReplaceConflict("Other changes of this workspace kept coming between; try again.")
+
+
+async def check_fits(shard: Shard, workspace: str, triggers: Sequence[tuple[str, Definition]]) -> None:
+    """Raise what :func:`replace` would where a set is too large."""
+    plain = [pack_definition(definition) for _, definition in triggers]
+    packed = await definitions.to_store(shard, workspace, [id_ for id_, _ in triggers], plain)
+    size = sizes.Size(len(triggers), sum(map(len, packed)))
+    checks.check_size(shard, size, await sizes.read(shard, workspace))
 
 
 async def fire_before(shard: Shard, workspace: str) -> bool:
@@ -227,19 +244,16 @@ async def _some_dry(shard: Shard, workspace: str) -> list[str]:
     return [one.decode() for one, error in zip(found, errors, strict=True) if error is None]
 
 
-async def _base(shard: Shard, workspace: str, if_revision: int | None) -> tuple[str, int, int]:
+async def _base(shard: Shard, workspace: str, if_revision: int | None) -> tuple[str, int, sizes.Size]:
     """The serial of the last change, the revision, and the size of the set.
 
     Raises :class:`RevisionConflict`.
     """
-    async with shard.redis.pipeline(transaction=False) as pipe:
-        pipe.hmget(shard.keys.of(workspace, "meta"), ["serial", "revision"])
-        pipe.hlen(shard.keys.of(workspace, "definitions"))
-        (serial, known), size = await pipe.execute()
+    serial, known = await reply(shard.redis.hmget(shard.keys.of(workspace, "meta"), ["serial", "revision"]))
     revision = int(known or 0)
     if if_revision is not None:
         checks.check_revision(revision, if_revision)
-    return (serial or b"0").decode(), revision, size
+    return (serial or b"0").decode(), revision, await sizes.read(shard, workspace)
 
 
 async def _removed(shard: Shard, workspace: str, kept: set[str]) -> revisions.Undo:
@@ -271,6 +285,14 @@ def _changes_of(
         one is not None and current[id_] is not None and current[id_] != one for id_, one in wanted.items()
     )
     return Changes(created=created, updated=updated, unchanged=size - updated - deleted, deleted=deleted)
+
+
+def _only_switched(current: Mapping[str, Definition | None], wanted: Mapping[str, Definition | None]) -> bool:
+    """Whether triggers that are there are only enabled or disabled."""
+    return all(
+        one is not None and (live := current[id_]) is not None and replaced(one, enabled=live.enabled) == live
+        for id_, one in wanted.items()
+    )
 
 
 def batches(ids: Iterable[T], size: int = EDIT_MOST) -> Iterable[list[T]]:

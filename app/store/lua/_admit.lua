@@ -10,6 +10,7 @@ local function use_policy(packed)
   policy = {
     max_concurrency = p[1], keep_succeeded = p[2], keep_failed = p[3], keep_ms = p[4], keep_days = p[5],
     keep_slots = p[6], max_backlog = p[7], keep_runs = p[8], max_rate = p[9], keep_timings_days = p[10],
+    max_kept_bytes = p[11],
   }
 end
 

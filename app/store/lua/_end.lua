@@ -1,5 +1,6 @@
 -- Every end of an execution goes through end_execution: it releases what the execution held, writes the
--- final record and counters, and keeps retention. Needs _keys.lua, _admit.lua, _count.lua and _line.lua.
+-- final record and counters, and keeps retention. Needs _keys.lua, _admit.lua, _count.lua, _line.lua and
+-- _requests.lua.
 
 -- A trigger's last slots, newest last, 17 bytes each: slot in ms (6), state (1), HTTP status (2),
 -- lateness and duration in ms (4 each); all big-endian. app/store/executions.py reads them.
@@ -85,7 +86,7 @@ end
 local function forget_finished(workspace, state, id)
   redis.call('UNLINK', result_key(id))
   if state == 'failed' then
-    redis.call('HDEL', of(workspace, 'requests'), id)
+    drop_request(workspace, id, LETTER)
     redis.call('HDEL', of(workspace, 'retried'), id)
   end
 end
@@ -103,8 +104,9 @@ end
 
 local TRIMMED_AT_ONCE = 1000 -- more than a call ends
 
--- Remove the oldest of a final state beyond its number.
-local function trim_number(workspace, state)
+-- Remove the oldest of a final state beyond its number, and the oldest dead letters whose requests take more bytes
+-- than they may, but for the last one.
+local function trim_kept(workspace, state)
   local key = of(workspace, state)
   local excess = redis.call('ZCARD', key) - policy_of(workspace)[state]
   if excess > 0 then
@@ -113,13 +115,19 @@ local function trim_number(workspace, state)
       forget_finished(workspace, state, old[index])
     end
   end
+  for _ = 1, state == 'failed' and TRIMMED_AT_ONCE or 0 do
+    if request_bytes(workspace, LETTER) <= policy.max_kept_bytes or redis.call('ZCARD', key) <= 1 then
+      break
+    end
+    forget_finished(workspace, state, redis.call('ZPOPMIN', key)[1])
+  end
 end
 
 -- Every script that includes this ends with it: it writes what was gathered.
 local function settle_call()
   for workspace, states in pairs(trims) do
     for state in pairs(states) do
-      trim_number(workspace, state)
+      trim_kept(workspace, state)
     end
     redis.call('ZADD', trims_key, 'NX', whole(now + policy_of(workspace).keep_ms), workspace)
   end
@@ -174,11 +182,13 @@ local function end_execution(id, job, state, reason, attempts, definition)
     if not marked(job.a, 'o') then
       definition = definition or redis.call('HGET', of(workspace, 'definitions'), trigger)
       if definition then
-        redis.call('HSET', of(workspace, 'requests'), id, definition)
+        keep_request(workspace, id, LETTER, definition)
       end
+    else
+      pass_request(workspace, id)
     end
   elseif marked(job.a, 'o') then
-    redis.call('HDEL', of(workspace, 'requests'), id)
+    drop_request(workspace, id, OPEN)
   end
   local letter = job.a[6] -- the dead letter that this retried: it can be retried again
   if letter and (state == 'cancelled' or state == 'skipped')
@@ -225,7 +235,7 @@ local function drop_unreadable(id)
   for _, set in ipairs({ 'backlog', 'waiting', 'late', 'lined' }) do
     waiting = waiting + redis.call('ZREM', of(workspace, set), id)
   end
-  redis.call('HDEL', of(workspace, 'requests'), id)
+  drop_request(workspace, id, OPEN)
   if held + waiting > 0 then
     count(workspace, trigger, own and now or slot, own and 'unscheduled:failed:unreadable' or 'failed:unreadable')
   end

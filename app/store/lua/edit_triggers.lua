@@ -4,8 +4,9 @@
 -- KEYS: the shard's root
 -- ARGV: now, policy, workspace, serial, serial of the change that this was prepared after, ids to delete as
 --       a msgpack array, triggers to put as a msgpack array of entries (see _trigger.lua; position -1: where
---       it is, or at the end), the revision's head and what undoes it, revisions kept, whether
---       what is due has to be fired first (1 or 0);
+--       it is, or at the end), the revision's head and what undoes it, revisions kept, bytes that these
+--       may take, bytes of the definitions of the set after it, whether what is due has to be fired first
+--       (1 or 0);
 --       then the definition of each trigger to put
 -- RETURNS: 'done', the revision, for each put: 'created', 'updated' or 'unchanged', and its next slot
 --          ms (-1: none); or 'conflict' (prepare anew), 'due' (slots have to be fired first), 'erasing'
@@ -13,6 +14,7 @@
 --#include _admit
 --#include _count
 --#include _line
+--#include _requests
 --#include _end
 --#include _trigger
 --#include _revise
@@ -21,8 +23,8 @@ use_policy(ARGV[2])
 local workspace, serial, base = ARGV[3], ARGV[4], ARGV[5]
 local deletes, puts = cmsgpack.unpack(ARGV[6]), cmsgpack.unpack(ARGV[7])
 local head, undo, keep = ARGV[8], ARGV[9], tonumber(ARGV[10])
-local fire_first = ARGV[11] == '1'
-local FIRST_DEFINITION = 12
+local undo_most, bytes, fire_first = tonumber(ARGV[11]), ARGV[12], ARGV[13] == '1'
+local FIRST_DEFINITION = 14
 
 local meta = of(workspace, 'meta')
 local known = redis.call('HMGET', meta, 'revision', 'serial', 'edited', 'positions', 'paused', 'erasing')
@@ -104,8 +106,9 @@ for index, entry in ipairs(puts) do
 end
 
 if altered then
-  revision = revise(workspace, revision, head, undo, keep)
-  redis.call('HSET', meta, 'serial', serial, 'positions', positions, 'edited', cmsgpack.pack({ changes, slots }))
+  revision = revise(workspace, revision, head, undo, keep, undo_most)
+  redis.call('HSET', meta, 'serial', serial, 'positions', positions, 'edited', cmsgpack.pack({ changes, slots }),
+    'bytes', revision .. ':' .. bytes)
   register(workspace)
   if #deletes > 0 then
     redis.call('ZADD', clears_key, whole(now), workspace)

@@ -8,6 +8,7 @@
 --#include _admit
 --#include _count
 --#include _line
+--#include _requests
 --#include _end
 --#include _host
 

@@ -12,6 +12,7 @@
 --#include _admit
 --#include _count
 --#include _line
+--#include _requests
 --#include _end
 --#include _trigger
 --#include _pause

@@ -8,12 +8,14 @@
 --       then for each the request that it has of its own ('' for its trigger's)
 -- RETURNS: 'made' and the ids as one msgpack array, without those whose dead letter was retried before
 --          or is gone;
+--          'full' and {bytes that open executions carry as requests of their own, bytes that these would add};
 --          'repeated' and what was made by the first call with that key; 'different' (another call had that
 --          key); 'none' (there is no such workspace, or it is being erased)
 --#include _keys
 --#include _admit
 --#include _count
 --#include _line
+--#include _requests
 --#include _end
 --#include _open
 
@@ -24,6 +26,13 @@ local FIRST_REQUEST = 8
 local KEPT_MS = 86400000
 local idempotency_key = of(workspace, 'idempotency:' .. idempotency)
 local created = redis.call('HGET', of(workspace, 'meta'), 'created')
+
+-- Whether an execution is still to be made.
+local function is_wanted(id, letter)
+  return redis.call('EXISTS', job_key(id), result_key(id)) == 0
+    and (letter == '' or redis.call('ZSCORE', of(workspace, 'failed'), letter)
+      and redis.call('HEXISTS', of(workspace, 'retried'), letter) == 0)
+end
 
 local function is_same_call(digest)
   for _, known in ipairs(digests) do
@@ -48,18 +57,27 @@ elseif idempotency ~= '' then
   end
 end
 
+local added = 0
+for index, entry in ipairs(entries) do
+  if is_wanted(entry[1], entry[5]) then
+    added = added + #ARGV[FIRST_REQUEST + index - 1]
+  end
+end
+local carried = added > 0 and request_bytes(workspace, OPEN) or 0
+if added > 0 and carried + added > policy.max_kept_bytes then
+  return { 'full', cmsgpack.pack({ carried, added }) }
+end
+
 for index, entry in ipairs(entries) do
   local id, trigger, slot, marks, letter = unpack(entry)
   local request = ARGV[FIRST_REQUEST + index - 1]
   local state = try_unpack(redis.call('HGET', of(workspace, 'states'), trigger))
-  local is_new = redis.call('EXISTS', job_key(id), result_key(id)) == 0
-  if letter ~= '' then
-    is_new = is_new and redis.call('ZSCORE', of(workspace, 'failed'), letter)
-      and redis.call('HSETNX', of(workspace, 'retried'), letter, id) == 1
-  end
-  if is_new then
+  if is_wanted(id, letter) then
+    if letter ~= '' then
+      redis.call('HSET', of(workspace, 'retried'), letter, id)
+    end
     if request ~= '' then
-      redis.call('HSET', of(workspace, 'requests'), id, request)
+      keep_request(workspace, id, OPEN, request)
     end
     local args = { workspace, trigger, slot, state and state[BORN] or 0, marks, letter ~= '' and letter or nil }
     local takes_part = state and state[RULES] and state[RULES].overlap

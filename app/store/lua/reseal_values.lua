@@ -31,5 +31,9 @@ end
 if hash == 'definitions' and stored > 0 then
   -- A change that was prepared beside the old bytes has to prepare anew: it would take them for others.
   redis.call('HSET', of(workspace, 'meta'), 'serial', redis.call('HINCRBY', root, 'serial', 1))
+  redis.call('HDEL', of(workspace, 'meta'), 'bytes') -- they are measured again, see app/store/sizes.py
+end
+if hash == 'requests' and stored > 0 then
+  redis.call('HDEL', of(workspace, 'meta'), 'requests') -- their bytes are counted again, see _requests.lua
 end
 return stored

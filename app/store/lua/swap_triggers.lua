@@ -6,7 +6,8 @@
 -- ARGV: now, workspace, serial, serial of the change that the set was staged after, triggers staged,
 --       triggers that took their place in the old set, whether anything changed (1 or 0),
 --       triggers staged that are due or dry, the revision's head and what undoes it (see app/store/revisions.py),
---       revisions kept, whether what is due has to be fired first (1 or 0)
+--       revisions kept, bytes that these may take, bytes of the set's definitions,
+--       whether what is due has to be fired first (1 or 0)
 -- RETURNS: 'swapped', the revision, size of the old set; or 'again' (call again), 'due' (slots of the old set
 --          have to be fired first), 'erasing' (the workspace is being erased), or 'conflict' (another change
 --          came between, or what was staged is gone: stage anew)
@@ -16,7 +17,7 @@
 local workspace, serial, base, size, kept, changed =
   ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == '1'
 local with_slots, head, undo, keep = tonumber(ARGV[8]), ARGV[9], ARGV[10], tonumber(ARGV[11])
-local fire_first = ARGV[12] == '1'
+local undo_most, bytes, fire_first = tonumber(ARGV[12]), ARGV[13], ARGV[14] == '1'
 local FIX_AT_ONCE = 500
 
 local meta = of(workspace, 'meta')
@@ -156,9 +157,9 @@ for _, part in ipairs(parts) do
 end
 redis.call('UNLINK', staged('bounded'))
 if changed or kept ~= old_size then
-  revision = revise(workspace, revision, head, undo, keep)
+  revision = revise(workspace, revision, head, undo, keep, undo_most)
 end
-redis.call('HSET', meta, 'serial', serial, 'replaced', old_size, 'positions', size)
+redis.call('HSET', meta, 'serial', serial, 'replaced', old_size, 'positions', size, 'bytes', revision .. ':' .. bytes)
 register(workspace)
 if kept < old_size then
   redis.call('ZADD', clears_key, whole(now), workspace)

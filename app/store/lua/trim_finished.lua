@@ -7,6 +7,7 @@
 --#include _admit
 --#include _count
 --#include _line
+--#include _requests
 --#include _end
 
 use_policy(ARGV[2])
