@@ -154,8 +154,10 @@ async def attempt(
         return sent
 
     try:
-        if fault := execution.unreadable or outgoing.fault:
-            raise SendError(FailureKind.INTERNAL, fault)
+        if execution.unreadable:
+            raise SendError(FailureKind.KEY, execution.unreadable)
+        if outgoing.fault:
+            raise SendError(outgoing.fault_kind, outgoing.fault)
         prepared = prepare(execution.definition)
         request = build_request(prepared, execution, started_ms, outgoing, traceparent)
         async with asyncio.timeout(prepared.timeout):
@@ -178,6 +180,8 @@ async def attempt(
     message = outgoing.mask(message)
     duration = round((time.monotonic() - begun) * 1000)
     made = Attempt(started_ms, duration, status, str(kind), message[:_MAX_MESSAGE], snippet, worker)
+    if kind is FailureKind.KEY:
+        return retries.without_key(execution, made)
     try:
         if prepared is not None:
             return retries.judge(execution, made, prepared.policy, sent, headers)
