@@ -95,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     egress_ca_file: str = ""
 
     max_triggers: Positive = 10_000
+    max_timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 3600.0
     max_workspaces: Count = 0
     max_secrets: Count = 100
     max_secret_bytes: Annotated[int, Meta(ge=16, le=1_048_576)] = 4096
@@ -252,6 +253,9 @@ HELP: dict[str, str] = {
     "egress_ports": "Ports that requests may go to, comma-separated; empty: all",
     "egress_ca_file": "File of CA certificates that targets are held against; empty: the system's",
     "max_triggers": "Triggers that a workspace's set may hold",
+    "max_timeout_seconds": (
+        "Longest time-out of an attempt: a longer one is refused, and one that is stored already is cut to it"
+    ),
     "max_workspaces": "Workspaces that there may be; 0: no bound",
     "max_secrets": "Named secrets that a workspace may have",
     "max_secret_bytes": "Largest value of a named secret",

@@ -32,6 +32,7 @@ class Ready(Struct, frozen=True, eq=False):
     signing: tuple[SigningSecret, ...] = ()
     secrets: Mapping[str, str] = {}
     mask: Callable[[str], str] = str
+    most_seconds: float = 3600.0  # an attempt may take, whatever its trigger says
     fault: str = ""  # why nothing can be sent
     fault_kind: FailureKind = FailureKind.INTERNAL
 
@@ -51,7 +52,8 @@ class OutgoingCache:
 
     def __init__(self, shard: Shard, most_bytes: int = _MOST_BYTES) -> None:
         self._shard, self._most = shard, most_bytes
-        self.usual = Ready(_policy(shard.settings, None))  # of workspaces that have nothing
+        # Of workspaces that have nothing.
+        self.usual = Ready(_policy(shard.settings, None), most_seconds=shard.settings.max_timeout_seconds)
         self._known: dict[str, _Kept] = {}  # the one that was loaded longest ago first
         self._size = 0
         self._policies: dict[OwnEgress, Egress] = {}
@@ -105,6 +107,7 @@ class OutgoingCache:
                 stored.signing,
                 values,
                 Masker(values.values()) if values else str,
+                self.usual.most_seconds,
             )
         except Exception as error:  # one workspace's: the others go on
             log.error(

@@ -105,7 +105,7 @@ def failed(execution: Claimed, made: Attempt, gone: bool = False) -> Ended:
 def without_key(execution: Claimed, made: Attempt) -> Ended:
     """What becomes of an execution that this worker can't open: others look, as long as it waits for its key.
 
-    Each look goes on with the same attempt. They come closely at first: where some workers have the key, others
+    Each look goes on with the same attempt. They come closely at first: where some have the key, others
     may look before them.
     """
     since = made.started
