@@ -42,7 +42,7 @@ class Span(Struct, frozen=True):
     first: int
     last: int
     count: int
-    state: str  # a final state; paused, disabled, workspace_paused
+    state: str  # a final state; paused, disabled, changed, workspace_paused
     reason: str  # or the note of a pause
 
 
@@ -353,6 +353,9 @@ def _held_at(facts: Facts, slot: int) -> Iterator[Finding]:
             yield Finding(
                 "while_disabled", f"{moment} was not due: the trigger was disabled {between}.", slot
             )
+        elif span.state == "changed":
+            message = f"{moment} was not due: firing was held, and the trigger got another schedule meanwhile"
+            yield Finding("while_changed", f"{message}, {between}.", slot)
         elif span.state == "workspace_paused":
             message = f"{moment} was not due: the whole workspace was paused {between}."
             yield Finding("in_workspace_pause", message, slot)

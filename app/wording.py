@@ -48,6 +48,7 @@ Code = Literal[
     "in_pause",
     "in_workspace_pause",
     "while_disabled",
+    "while_changed",
     "day_succeeded",
     "not_recorded",
 ]

@@ -43,6 +43,7 @@ async def uses(url: str, **settings: str | bool) -> int:
             "redis+sentinel://:hunter@a:26379,b/mymaster/0?sentinel_password=hunter",
             "redis+sentinel://a:26379,b/mymaster/0",
         ),
+        ("redis+sentinel://:hun[t\u2100r@a/mymaster", "redis+sentinel://a/mymaster"),
         ("redis+cluster://user:hunter@a:1,b:2", "redis+cluster://a:1,b:2"),
     ],
 )

@@ -7,9 +7,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 from conftest import Clock, ShardFactory, eventually
-from helpers import Target, define, numbered, worker_running
+from helpers import Target, define, in_seconds, numbered, worker_running
 
-from app.store import orders, ticking, triggers, workers
+from app.models import Execution, State
+from app.store import executions, orders, ticking, triggers, workers
 from app.store.orders import Order
 from workers.duty import REST_SECONDS, Duty
 
@@ -44,9 +45,17 @@ async def test_a_seat_goes_to_another_when_its_worker(
     elif how == "is silent":
         clock.advance(11)
     else:
-        assert (await workers.note(shard, "a", facts(running=10)))[0] is False
+        assert (await workers.note(shard, "a", facts(running=10)))[0] is True  # until another has it
     assert (await workers.note(shard, "b", facts()))[0] is True
+    assert (await workers.note(shard, "a", facts(running=10)))[0] is False
     assert (await workers.note(shard, "a", facts()))[0] is False
+
+
+async def test_where_all_are_full_all_are_on_duty_until_one_is_not(make_shard: ShardFactory) -> None:
+    shard = make_shard(workers_on_duty=1)
+    assert [(await workers.note(shard, name, facts(running=10)))[0] for name in "ab"] == [True, True]
+    assert (await workers.note(shard, "a", facts(running=9)))[0] is True
+    assert (await workers.note(shard, "b", facts(running=10)))[0] is False
 
 
 async def test_a_worker_that_stops_gives_its_seat_up_before_its_last_request_has_ended(
@@ -128,3 +137,24 @@ async def test_a_worker_that_rests_finds_what_those_on_duty_leave_undone(make_sh
         await eventually(lambda: len(target.received) >= 3)
         assert worker.duty.is_on
     assert (await ticking.fire_due(shard)).now > 0
+
+
+async def test_a_full_fleet_fires_in_time_all_the_same(make_shard: ShardFactory) -> None:
+    shard = make_shard(real_time=True)
+    async with Target().running() as target, worker_running(make_shard(real_time=True, max_jobs=1)) as worker:
+        target.hold.clear()
+        await triggers.replace(shard, "acme", numbered(1, "0 0 1 1 *", url=target.url))
+        await orders.make(shard, "acme", "run", [Order("0", await shard.now_ms())])
+        await eventually(lambda: len(target.received) == 1)
+        await worker.report_health()
+        assert worker.duty.is_on
+        assert await worker.tick() <= shard.settings.poll_seconds
+        slot = await shard.now_ms() + 1000
+        soon = define(in_seconds(slot / 1000), url=target.url, start_deadline_seconds=3)
+        await triggers.replace(shard, "beta", [("b", soon)])
+
+        async def made() -> list[Execution]:
+            return (await executions.list_newest(shard, "beta")).executions
+
+        assert [one.state for one in await eventually(made)] == [State.QUEUED]
+        target.hold.set()

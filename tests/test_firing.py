@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 from conftest import START, Clock, ShardFactory
-from helpers import accounts_balance, claim_all, define, failed, numbered, open_ids, spoil, succeeded
+from helpers import (
+    accounts_balance,
+    claim_all,
+    day_counts,
+    define,
+    failed,
+    numbered,
+    open_ids,
+    spoil,
+    succeeded,
+)
 from redis.exceptions import ResponseError
 
 from app.clock import day_of
@@ -347,6 +357,27 @@ async def test_an_unreadable_state_takes_its_trigger_out_and_no_other(shard: Sha
     clock.advance(60)
     assert (await ticking.fire_due(shard)).made == 1
     assert await shard.redis.hexists(shard.keys.of("acme", "errors"), "0")
+
+
+@pytest.mark.parametrize("state", [b"\xc1", b"\x90", b"x", b""])
+async def test_an_unreadable_state_keeps_no_other_trigger_from_its_slots(
+    shard: Shard, clock: Clock, state: bytes
+) -> None:
+    await triggers.replace(shard, "acme", numbered(2))
+    await shard.redis.hset(shard.keys.of("acme", "states"), "0", state)
+    await shard.redis.zadd(shard.keys.refills, {"acme:0": clock.now})
+    for _ in range(10):  # more than are held
+        clock.advance(60)
+        while (await ticking.fire_due(shard)).handled or await ticking.refill(shard):
+            pass
+    assert (await day_counts(shard, "acme", day_of(clock.now)))["1"]["due"] == 10
+    spoiled, sound = (await catalog.read(shard, "acme")).triggers
+    assert (spoiled.id, spoiled.standing, sound.standing) == ("0", "error", "active")
+    assert "replace the trigger" in (spoiled.error or "")
+    await triggers.edit(shard, "acme", ["0"], lambda _: {"0": define(interval=60, cron="")})
+    repaired = await catalog.read_one(shard, "acme", "0")
+    assert repaired is not None
+    assert repaired.next_slot == clock.now + 60_000
 
 
 async def test_ones_own_lapsed_execution_comes_back_as_a_renewal(shard: Shard, clock: Clock) -> None:

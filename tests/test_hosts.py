@@ -292,3 +292,27 @@ async def held_nothing(shard: Shard) -> bool:
     return not await held(shard, "127.0.0.1") and not await shard.redis.exists(
         shard.keys.host_line("127.0.0.1")
     )
+
+
+async def test_a_retry_is_not_called_by_a_host_that_its_trigger_has_left(
+    make_shard: ShardFactory, clock: Clock
+) -> None:
+    shard = await due(make_shard, clock, 2)
+    claimed = await claim_all(shard)
+    inside = await enter(shard, claimed)
+    moved = next(one for one in claimed if one.id not in inside)
+    there = define(url="http://two.example/")
+    await triggers.edit(shard, moved.workspace, [moved.trigger], lambda _: {moved.trigger: there})
+    for number in range(2, 14):  # it asks again by itself, elsewhere
+        clock.advance(5.5)
+        await queue.renew(shard, [(one.id, one.token) for one in claimed if one.id in inside])
+        await hosts.keep(shard, "w", [(id_, HOST) for id_ in inside], [], True)
+        again = [one for one in await claim_all(shard, number=number) if one.id == moved.id]
+        if again:
+            break
+    assert await enter(shard, again, host="two.example") == [moved.id]
+    await queue.finish(shard, [failed(again[0], clock.now, "retry", 600_000)])
+    await leave(shard, inside, look_around=True)
+    found = await executions.get(shard, moved.workspace, moved.id)
+    assert found is not None
+    assert (str(found.state), found.next_attempt) == ("retrying", clock.now + 600_000)

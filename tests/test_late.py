@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from conftest import START, Clock, ShardFactory
-from helpers import accounts_balance, claim_all, define, failed, numbered, open_ids, succeeded
+from helpers import accounts_balance, claim_all, day_counts, define, failed, numbered, open_ids, succeeded
+from msgspec import structs
 
 from app.clock import day_of
+from app.models import Definition
 from app.schedule import schedule_of
 from app.schedule.late import Missed, judge_overdue
 from app.store import Shard, catalog, executions, history, queue, ticking, triggers
+from app.store.shard import pack, reply
 
 pytestmark = pytest.mark.anyio
 
@@ -234,6 +239,156 @@ async def test_a_one_off_that_is_past_is_caught_up_if_it_wants_to_be(shard: Shar
     await triggers.replace(shard, "acme", [("0", define("", at=past, catch_up_missed="all", name="same"))])
     await settle(shard)
     assert await drain(shard, clock, 50) == []
+
+
+@pytest.mark.parametrize("how", ["edit", "replace"])
+async def test_a_one_off_that_was_sent_is_not_sent_again_when_its_record_has_gone(
+    make_shard: ShardFactory, clock: Clock, how: str
+) -> None:
+    shard = make_shard(keep_succeeded=0)
+    at = clock.now + 60_000
+    await triggers.replace(shard, "acme", [("0", define("", at=at, catch_up_missed="all"))])
+    clock.advance(61)
+    await settle(shard)
+    assert await drain(shard, clock) == [at]
+    clock.advance(600)
+    other = define("", at=at, catch_up_missed="all", description="in other words")
+    if how == "edit":
+        await triggers.edit(shard, "acme", ["0"], lambda _: {"0": other})
+    else:
+        await triggers.replace(shard, "acme", [("0", other)])
+    await settle(shard)
+    assert await drain(shard, clock, 50) == []
+    assert await accounts_balance(shard, "acme", day_of(at)) == {"due": 1, "succeeded": 1, "open": 0}
+    one = await catalog.read_one(shard, "acme", "0")
+    assert one is not None
+    assert one.standing == "finished"
+
+
+async def hold_firing(shard: Shard, clock: Clock) -> None:
+    """As a loss of data does."""
+    await reply(shard.redis.hset(shard.keys.root, "held_by_loss", pack([clock.now, "w", 0, clock.now])))
+
+
+async def go_on(shard: Shard) -> None:
+    """Fire again, as an admin decided."""
+    await reply(shard.redis.hdel(shard.keys.root, "held_by_loss"))
+    await settle(shard)
+
+
+async def change(shard: Shard, how: str, id_: str, definition: Definition) -> None:
+    """Give one trigger of a set another definition."""
+    if how == "edit":
+        await triggers.edit(shard, "acme", [id_], lambda _: {id_: definition})
+        return
+    kept = [(one.id, one.definition) for one in (await catalog.read(shard, "acme")).triggers]
+    await triggers.replace(shard, "acme", [(name, definition if name == id_ else one) for name, one in kept])
+
+
+@pytest.mark.parametrize("how", ["edit", "replace"])
+@pytest.mark.parametrize("policy", ["", "all", "latest"])
+@pytest.mark.parametrize("schedule", ["cron", "interval", "one-off"])
+async def test_what_is_overdue_while_firing_is_held_comes_as_if_its_trigger_had_not_been_changed(
+    shard: Shard, clock: Clock, how: str, policy: Any, schedule: str
+) -> None:
+    given = {"interval": {"interval": 60}, "one-off": {"at": clock.now + 60_000}}.get(schedule, {})
+    usual = define("" if given else "* * * * *", **given, catch_up_missed=policy, start_deadline_seconds=90)
+    await triggers.replace(shard, "acme", [("changed", usual), ("left", usual)])
+    clock.advance(45)
+    await settle(shard)
+    await hold_firing(shard, clock)
+    clock.advance(330)
+    for text in ("in other words", "and in others"):
+        await change(shard, how, "changed", structs.replace(usual, description=text))
+        clock.advance(20)
+    await go_on(shard)
+    await drain(shard, clock, 100)
+    counts = await day_counts(shard, "acme", day_of(clock.now))
+    assert counts["changed"] == counts["left"]
+    assert counts["changed"]["due"] == {"cron": 7, "interval": 6, "one-off": 1}[schedule]
+    at = {one.id: one.next_slot for one in (await catalog.read(shard, "acme")).triggers}
+    assert at["changed"] == at["left"]
+    await accounts_balance(shard, "acme", day_of(clock.now))
+
+
+@pytest.mark.parametrize("how", ["edit", "replace"])
+async def test_another_schedule_begins_now_and_the_ledger_tells_what_was_overdue_by_the_former_one(
+    shard: Shard, clock: Clock, how: str
+) -> None:
+    usual = define(catch_up_missed="all")
+    await triggers.replace(shard, "acme", [("0", usual)])
+    began = clock.now
+    await hold_firing(shard, clock)
+    clock.advance(330)
+    await change(shard, how, "0", structs.replace(usual, cron="*/2 * * * *"))
+    changed = clock.now
+    clock.advance(240)
+    await go_on(shard)
+    sent = await drain(shard, clock, 1)
+    assert sent == schedule_of(define("*/2 * * * *"), "acme", "0", 0).slots(changed, 2)
+    (span,) = await history.runs(shard, "acme", "0")
+    assert (span.first, span.last, span.count, span.state) == (began, changed, 0, "changed")
+    await accounts_balance(shard, "acme", day_of(clock.now))
+
+
+@pytest.mark.parametrize("how", ["edit", "replace"])
+async def test_who_is_disabled_while_firing_is_held_is_so_from_before_what_is_overdue(
+    shard: Shard, clock: Clock, how: str
+) -> None:
+    await triggers.replace(shard, "acme", [("0", define(catch_up_missed="all"))])
+    began = clock.now
+    await hold_firing(shard, clock)
+    clock.advance(330)
+    await change(shard, how, "0", define(catch_up_missed="all", enabled=False))
+    await change(shard, how, "0", define(catch_up_missed="all"))
+    await go_on(shard)
+    assert await drain(shard, clock, 1) == []
+    (span,) = await history.runs(shard, "acme", "0")
+    assert (span.first, span.last, span.count, span.state) == (began, clock.now, 0, "disabled")
+
+
+async def test_what_fires_while_a_replace_is_prepared_under_a_hold_does_not_fire_again(
+    make_shard: ShardFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = make_shard(keep_succeeded=0)
+    await triggers.replace(shard, "acme", [("0", define(catch_up_missed="all"))])
+    await hold_firing(shard, clock)
+    clock.advance(330)
+    run, sent = shard.run, list[int]()
+
+    async def go_on_before_the_swap(name: str, *args: Any) -> Any:
+        if name == "swap_triggers" and args[-1] == 0:
+            monkeypatch.setattr(shard, "run", run)
+            await go_on(shard)
+            sent.extend(await drain(shard, clock, 1))
+        return await run(name, *args)
+
+    monkeypatch.setattr(shard, "run", go_on_before_the_swap)
+    await triggers.replace(shard, "acme", [("0", define(catch_up_missed="all", description="x"))])
+    await settle(shard)
+    assert await drain(shard, clock, 50) == []
+    assert len(sent) == len(set(sent)) == 5
+
+
+@pytest.mark.parametrize("how", ["edit", "replace"])
+@pytest.mark.parametrize("before", ["cron", "one-off"])
+async def test_a_trigger_that_has_fired_becomes_an_earlier_one_off_that_is_caught_up(
+    shard: Shard, clock: Clock, how: str, before: str
+) -> None:
+    first = define() if before == "cron" else define("", at=clock.now + 590_000)
+    await triggers.replace(shard, "acme", [("0", first)])
+    clock.advance(600)
+    await settle(shard)
+    sent = await drain(shard, clock)
+    earlier = define("", at=clock.now - 300_001, catch_up_missed="all")
+    if how == "edit":
+        await triggers.edit(shard, "acme", ["0"], lambda _: {"0": earlier})
+    else:
+        await triggers.replace(shard, "acme", [("0", earlier)])
+    await settle(shard)
+    assert await drain(shard, clock, 50) == [earlier.at]
+    totals = await accounts_balance(shard, "acme", day_of(clock.now))
+    assert totals["succeeded"] == len(sent) + 1 > 1
 
 
 @pytest.mark.parametrize("catch_up", ["", "all", "latest"])

@@ -220,6 +220,70 @@ async def test_a_trigger_that_fires_while_a_replace_is_prepared_fires_no_slot_tw
     assert slots == {clock.now // 60_000 * 60_000 + 60_000}
 
 
+@pytest.mark.parametrize(
+    ("before", "most", "cron"), [(0, 1, "* * * * *"), (1, 2, "*/10 * * * *"), (0, 2, "* * * * *")]
+)
+async def test_a_run_that_is_made_while_a_replace_is_prepared_is_counted(
+    shard: Shard, clock: Clock, monkeypatch: pytest.MonkeyPatch, before: int, most: int, cron: str
+) -> None:
+    async def fire_a_minute() -> None:
+        clock.advance(60)
+        while (await ticking.fire_due(shard)).handled or await ticking.refill(shard):
+            pass
+
+    await triggers.replace(shard, "acme", [("0", define(max_runs=most))])
+    for _ in range(before):
+        await fire_a_minute()
+    run, fired = shard.run, False
+
+    async def fire_before_the_swap(name: str, *args: object, **more: object) -> object:
+        nonlocal fired
+        if name == "swap_triggers" and not fired:
+            fired = True
+            await fire_a_minute()
+        return await run(name, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shard, "run", fire_before_the_swap)
+    await triggers.replace(shard, "acme", [("0", define(cron, max_runs=most, name="new"))])
+    for _ in range(15):
+        await fire_a_minute()
+    assert len(await open_ids(shard, "acme")) == most
+    one = await catalog.read_one(shard, "acme", "0")
+    assert one is not None
+    assert (one.standing, one.runs) == ("finished", most)
+    assert await shard.redis.keys("*stage*") == []
+
+
+async def test_a_slot_that_fires_while_an_edit_is_prepared_is_not_sent_twice(
+    make_shard: ShardFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = make_shard(keep_succeeded=0)  # nothing of the first execution tells of it
+    await triggers.replace(shard, "acme", [("0", define())])
+    clock.now = clock.now // 60_000 * 60_000 + 59_995
+    run, sent = shard.run, []
+
+    async def send(number: int) -> None:
+        while (await ticking.fire_due(shard)).handled or await ticking.refill(shard):
+            pass
+        for one in await claim_all(shard, number=number):
+            sent.append(one.slot)
+            await queue.finish(shard, [succeeded(one, clock.now)])
+
+    async def send_before_the_edit(name: str, *args: object, **more: object) -> object:
+        if name == "edit_triggers" and not sent:
+            clock.advance(0.02)
+            await send(1)
+        return await run(name, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shard, "run", send_before_the_edit)
+    await triggers.edit(shard, "acme", ["0"], lambda _: {"0": define(name="new")})
+    await send(2)
+    clock.advance(60)
+    await send(3)
+    assert sent == [clock.now // 60_000 * 60_000 - 60_000, clock.now // 60_000 * 60_000]
+    await accounts_balance(shard, "acme", day_of(clock.now))
+
+
 async def lengthened(shard: Shard) -> float:
     """How many times as long as its CPU time a script takes on this machine just now, at least 1."""
     before = await shard.redis.info("cpu")

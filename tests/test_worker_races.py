@@ -93,6 +93,58 @@ async def test_a_retry_that_is_claimed_before_its_outcome_is_answered_is_sent(
     assert worker.sender.held == {}
 
 
+async def test_an_attempt_whose_reply_was_lost_is_not_recorded_again_as_the_next(
+    worker: Worker, clock: Clock
+) -> None:
+    shard = worker._shard
+    async with Target(b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n").running() as target:
+        await make_ready(shard, clock, target.url, retry_delay_seconds=0, max_retries=2)
+        await worker.claim()
+        await eventually(lambda: worker.sender.ended)
+        run = shard.run
+
+        async def lose_the_reply(name: str, *args: Any, **more: Any) -> Any:
+            await run(name, *args, **more)
+            raise ConnectionError("lost")
+
+        shard.run = lose_the_reply  # type: ignore[method-assign]
+        with pytest.raises(ConnectionError):
+            await worker.finish()
+        shard.run = run  # type: ignore[method-assign]
+        await worker.claim()  # the next attempt, before it is heard that this one is recorded
+        while worker.sender.held:
+            await worker.finish()
+            await worker.claim()
+            await asyncio.wait(worker.tasks.values()) if worker.tasks else None
+        assert [request.headers["cronspace-attempt"] for request in target.received] == ["1", "2", "3"]
+    (letter,) = (await executions.list_newest(shard, "acme", state=State.FAILED)).executions
+    assert len(letter.attempts) == 3
+    assert worker.sender.held == {}
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_an_attempt_that_fails_by_a_fault_of_ours_is_not_held_for_ever(
+    worker: Worker, clock: Clock, monkeypatch: pytest.MonkeyPatch, sent: bool
+) -> None:
+    shard = worker._shard
+
+    async def fail(*args: Any) -> Any:
+        worker.sender.held[one.id].begun = sent
+        raise ValueError("no such luck")
+
+    await make_ready(shard, clock, "http://127.0.0.1:9/")
+    (one,) = await claimed_by(worker)
+    monkeypatch.setattr(worker.sender, "_attempt", fail)
+    worker.sender.start(one, 1e12, worker._outgoing.usual)
+    await eventually(lambda: worker.sender.ended)
+    await worker.finish()
+    assert worker.sender.held == {}
+    found = await executions.get(shard, "acme", one.id)
+    assert found is not None
+    assert [made.message for made in found.attempts] == (["ValueError: no such luck"] if sent else [])
+    assert found.state == (State.FAILED if sent else State.QUEUED)
+
+
 async def test_a_slow_reply_while_a_worker_stops_loses_no_outcome(worker: Worker, clock: Clock) -> None:
     shard = worker._shard
     async with Target().running() as target:

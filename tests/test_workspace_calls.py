@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -219,11 +220,38 @@ async def test_a_claim_in_the_middle_of_erasing_leaves_nothing(shard: Shard, clo
     await triggers.replace(shard, "acme", numbered(900))
     clock.advance(60)
     await fire(shard)
-    assert await shard.run("erase_workspace", "acme", 200, 90) == 0
+    assert await shard.run("erase_workspace", "acme", clock.now - 60_000, 200, 90) == 0
     assert await claim_all(shard) == []
     await orders_are_refused(shard)
     assert await upkeep.erase(shard, "acme")
     await traces_of_acme_expire(shard)
+
+
+@pytest.mark.parametrize("slower", [upkeep.erase, lambda shard, _: upkeep.finish_erasing(shard)])
+async def test_who_is_late_with_erasing_spares_a_workspace_that_was_made_since(
+    shard: Shard, clock: Clock, slower: Callable[[Shard, str], Awaitable[object]]
+) -> None:
+    await triggers.replace(shard, "acme", numbered(900))
+    clock.advance(60)
+    await fire(shard)
+    assert await shard.run("erase_workspace", "acme", clock.now - 60_000, 200, 90) == 0
+    run, calls = shard.run, 0
+
+    async def overtaken(name: str, *args: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += name == "erase_workspace"
+        if name == "erase_workspace" and calls == 2:
+            shard.run = run  # type: ignore[method-assign]
+            assert await upkeep.erase(shard, "acme")
+            clock.advance(1)
+            await triggers.replace(shard, "acme", numbered(3))
+        return await run(name, *args, **more)
+
+    shard.run = overtaken  # type: ignore[method-assign]
+    await slower(shard, "acme")
+    assert calls == 2
+    assert len((await catalog.read(shard, "acme")).triggers) == 3
+    assert await upkeep.finish_erasing(shard) == 0
 
 
 async def test_a_very_large_workspace_is_erased_in_bounded_steps(shard: Shard) -> None:

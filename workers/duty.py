@@ -2,8 +2,10 @@
 others look now and then, and when one on duty finds more than it has places for. So a fleet that has nothing
 to do costs little more than a few workers, and a slot does not wake all of them.
 
-Seats are held in Redis, under a lease that heartbeats renew (``store/workers.py``). Nothing depends on them:
-a worker that finds something undone while it is not on duty is on duty from then on, for a while.
+Seats are held in Redis, under a lease that heartbeats renew (``store/workers.py``). A worker without a free
+place leaves its seat to others; where all are full, all look: slots have to be fired whether there are places
+or not. Nothing depends on seats: a worker that finds something undone while it is not on duty is on duty from
+then on, for a while.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Duty:
         return self._seated or time.monotonic() < self._alert_until
 
     def told(self, seated: bool, others: bool) -> None:
-        """What the heartbeat said: whether this worker has a seat, and whether there are some without."""
+        """What the heartbeat said: if this worker has a seat (or nobody has), and if others lack one."""
         self._seated, self.has_others = seated, others
 
     def found(self) -> None:

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from app.models import Attempt, FailureKind
 from app.store.queue import Claimed, Ended
-from workers import delivery
+from workers import delivery, retries
 from workers.account import fields_of
 from workers.failures import NotSent
 from workers.hosts import HostPlaces
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_UNCONFIRMED_MS = 1000  # until a claim that could not be confirmed is tried again
+_AGAIN_MS = 1000  # until what could not be sent yet is tried again
 
 # Why the replicas may not have a claim; empty when they have it.
 Confirmation = asyncio.Task[str]
@@ -31,12 +32,13 @@ Confirmation = asyncio.Task[str]
 class Held:
     """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
 
-    __slots__ = ("aborted", "begun", "confirmation", "execution", "outgoing", "until")
+    __slots__ = ("_before", "aborted", "begun", "confirmation", "execution", "outgoing", "until")
 
     def __init__(
         self, execution: Claimed, until: float, outgoing: Ready, confirmation: Confirmation | None
     ) -> None:
         self.execution = execution  # as it was claimed last
+        self._before = len(execution.attempts)
         self.until = until
         self.outgoing = outgoing
         self.confirmation = confirmation  # to be waited for before anything is sent
@@ -47,6 +49,15 @@ class Held:
         """The last look before a request: whether the lease still holds."""
         self.begun = time.monotonic() < self.until
         return self.begun
+
+    def is_recorded(self, ended: Ended) -> bool:
+        """Whether the outcome of this attempt was there when the execution was claimed last."""
+        made, later = ended.attempt, self.execution.attempts[self._before :]
+        return (
+            made is not None
+            and bool(later)
+            and (later[0].started, later[0].worker) == (made.started, made.worker)
+        )
 
 
 class Sender:
@@ -96,6 +107,10 @@ class Sender:
         held = self.held.get(execution.id)
         return held is not None and len(held.execution.attempts) == len(execution.attempts)
 
+    def known_recorded(self) -> list[Ended]:
+        """Outcomes that are recorded, although no reply said so: the next attempt was claimed with them."""
+        return [one for one in self.ended if self.held[one.id].is_recorded(one)]
+
     def abort(self, id_: str) -> None:
         """Cut an attempt off whose execution is not ours any more: cancelled, or taken over."""
         task, held = self.tasks.get(id_), self.held.get(id_)
@@ -104,7 +119,21 @@ class Sender:
             task.cancel()
 
     async def _run(self, execution: Claimed, held: Held) -> Ended | None:
-        """The outcome of an attempt; None when there is none to report."""
+        """The outcome of an attempt; None when there is none to report. What can't be foreseen has one, too:
+        else the execution would be held, and renewed, for ever.
+        """
+        started = self._now()
+        try:
+            return await self._send(execution, held)
+        except Exception as error:
+            log.exception("an attempt failed by a fault of ours", extra=fields_of(execution))
+            if not held.begun:
+                return Ended(execution.id, held.execution.token, "release", _AGAIN_MS)
+            message = f"{type(error).__name__}: {error}"
+            made = Attempt(started, 0, 0, FailureKind.INTERNAL, message, "", self._name)
+            return retries.failed(execution, made)
+
+    async def _send(self, execution: Claimed, held: Held) -> Ended | None:
         unconfirmed = "" if held.confirmation is None else await asyncio.shield(held.confirmation)
         if unconfirmed:
             log.warning(
@@ -112,7 +141,7 @@ class Sender:
                 unconfirmed,
                 extra=fields_of(execution),
             )
-            return Ended(execution.id, held.execution.token, "release", _UNCONFIRMED_MS)
+            return Ended(execution.id, held.execution.token, "release", _AGAIN_MS)
         started = self._now()
         if self._traces is None:
             return await self._attempt(execution, held, started)

@@ -279,6 +279,9 @@ class Worker(arq.Worker):
         if not self.sender.ended:
             return self.settings.poll_seconds
         await asyncio.sleep(0)  # what else ends in this round of the loop comes along
+        for recorded in self.sender.known_recorded():
+            self.sender.ended.remove(recorded)
+            self._go_on(recorded.id)
         # With the token of now: a lapsed lease may have come back to us meanwhile.
         claims = [self.sender.held[ended.id].execution for ended in self.sender.ended[:_FINISH_BATCH]]
         batch = [
@@ -293,13 +296,18 @@ class Worker(arq.Worker):
             if came_back and len(held.execution.attempts) == len(claimed.attempts):
                 self.sender.ended.append(ended)  # our own lapsed lease: with its token, then
                 continue
-            del self.sender.held[ended.id]
             if came_back:
-                # Recorded, and already ours again: the next attempt.
-                self.sender.start(held.execution, held.until, held.outgoing, held.confirmation)
+                self._go_on(ended.id)
+            else:
+                del self.sender.held[ended.id]
             self._count(ended, claimed, state)
         self.claimer.wake()
         return 0 if self.sender.ended else self.settings.poll_seconds
+
+    def _go_on(self, id_: str) -> None:
+        """An attempt is recorded, and its execution already ours again: the next one."""
+        held = self.sender.held.pop(id_)
+        self.sender.start(held.execution, held.until, held.outgoing, held.confirmation)
 
     async def renew(self) -> float:
         """Extend every lease, three times within its length; without any it is still a sign of life."""

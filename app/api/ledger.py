@@ -53,7 +53,11 @@ class Span(Answer, frozen=True, kw_only=True):
     since: Moment
     until: Annotated[Moment | None, about("Null while it lasts.")]
     what: Annotated[
-        str, about("What was held.", enum=["trigger_paused", "trigger_disabled", "workspace_paused"])
+        str,
+        about(
+            "What was held; `trigger_changed`: it got another schedule while nothing could be fired.",
+            enum=["trigger_paused", "trigger_disabled", "trigger_changed", "workspace_paused"],
+        ),
     ]
     note: str | None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from msgspec import Struct, structs
 
@@ -11,8 +10,8 @@ from app.models import Pause, Standing, Trigger, TriggerSet
 from app.store import definitions
 from app.store.executions import unpack_last_slots
 from app.store.shard import Shard, reply, unpack
+from app.store.states import BORN, NOTES, NOTHING, POSITION, VERSION, position_of, read_state
 
-_BORN, _VERSION, _POSITION, _NOTES = 0, 1, 2, 5  # in a trigger's state, see store/lua/_keys.lua
 _STEP = 500  # triggers read at once
 _LOOKED_AT = 10_000  # triggers that one page looks at; a rare match may be on the next
 _ORDERS_KEPT = 32  # workspaces whose order a process remembers
@@ -192,7 +191,10 @@ async def _order(shard: Shard, workspace: str) -> tuple[int, _Order]:
     known = _orders.pop(key, None)
     if known is None or known[0] != serial:
         states = await reply(shard.redis.hgetall(shard.keys.of(workspace, "states")))
-        known = serial, sorted((unpack(state)[_POSITION], id_.decode()) for id_, state in states.items())
+        known = (
+            serial,
+            sorted((position_of(state), id_.decode()) for id_, state in states.items()),
+        )
     _orders[key] = known
     while len(_orders) > _ORDERS_KEPT:
         del _orders[next(iter(_orders))]
@@ -209,9 +211,9 @@ def _trigger(
 ) -> Trigger:
     definition, packed, error, held, disabled = parts
     assert definition is not None
-    state: list[Any] = unpack(packed) if packed else [0] * (_NOTES + 1)
+    state = read_state(packed) or NOTHING
     pause = unpack(held) if held else None
-    if pause is not None and pause[2] != state[_BORN]:
+    if pause is not None and pause[2] != state[BORN]:
         pause = None  # of an earlier trigger of that id
     standing = Standing.ACTIVE
     if disabled:
@@ -222,13 +224,13 @@ def _trigger(
         standing = Standing.FINISHED
     elif error:
         standing = Standing.ERROR
-    notes = state[_NOTES] or {}
+    notes = state[NOTES] or {}
     slots = unpack_last_slots(last) if last else []
     return Trigger(
         id=id_.decode(),
         definition=definitions.unsealed(shard, definition),
-        position=state[_POSITION],
-        version=state[_VERSION],
+        position=state[POSITION],
+        version=state[VERSION],
         standing=standing,
         next_slot=None if slot is None else int(slot),
         error=error.decode() if error else None,

@@ -109,9 +109,12 @@ def split_url(url: str) -> SplitResult:
 
 
 def address_of(url: str) -> str:
-    """A ``REDIS_URL`` that :func:`connect` took, for people: without user, password and parameters."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """A ``REDIS_URL`` that :func:`connect` took, for people: without user, password and parameters. Not by
+    urllib, which refuses passwords that connections take, and repeats them.
+    """
+    scheme, _, rest = re.split(r"[?#]", url, maxsplit=1)[0].partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 class SentinelUrl(Struct, frozen=True):

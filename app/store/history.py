@@ -29,7 +29,7 @@ class Run(Struct, frozen=True, array_like=True):
     first: int  # ms
     last: int
     count: int
-    state: str  # a final state; paused or disabled
+    state: str  # a final state; paused, disabled, or changed (while what was due could not be fired)
     reason: str  # of a pause: its note
 
 

@@ -13,13 +13,12 @@ from app.errors import SealError
 from app.models import Changes, Definition
 from app.sealing import Sealer
 from app.store import definitions
-from app.store.shard import Shard, pack, reply, unpack
+from app.store.shard import Shard, pack, reply
+from app.store.states import position_of
 
 # What makes the set before a change out of the set after it: trigger → its position and packed definition
 # before (sealed by itself only where its key is missing), None where there was none.
 Undo = dict[str, tuple[int, bytes] | None]
-
-_POSITION = 2  # in a trigger's state, see store/lua/_keys.lua
 
 
 class Placed(NamedTuple):
@@ -104,7 +103,7 @@ async def at(shard: Shard, workspace: str, revision: int) -> dict[str, Placed] |
     kept = {int(number): packed for number, packed in undo.items()}
     if revision not in kept or not 0 < revision <= newest:
         return None
-    found: Undo = {id_.decode(): (unpack(states[id_])[_POSITION], packed) for id_, packed in stored.items()}
+    found: Undo = {id_.decode(): (position_of(states.get(id_)), packed) for id_, packed in stored.items()}
 
     def undone() -> dict[str, Placed]:
         for number in range(newest, revision, -1):

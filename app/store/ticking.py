@@ -15,13 +15,13 @@ from app.schedule import schedule_of
 from app.schedule.late import judge_overdue, slots_to_hold
 from app.store import definitions, witness
 from app.store.shard import Shard, pack, unpack
+from app.store.states import AFTER, HELD, NOTES, VERSION, read_state
 from app.witness import Loss
 
 log = logging.getLogger(__name__)
 
-# Places in a trigger's state, see store/lua/_keys.lua.
-_VERSION, _AFTER, _NOTES, _HELD = 1, 3, 5, 6
 _REFILL_LEASE_MS = 20_000
+_UNREADABLE = "the stored state is unreadable; replace the trigger"  # as in lua/fire_due.lua
 
 # How many slots are computed at once for a trigger: its next one and those that it holds.
 SLOTS_LEAST, SLOTS_MOST = 3, 400
@@ -105,7 +105,11 @@ async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
             # Removed: the script drops the chore.
             refills.append([workspace, trigger, 0, 0, [], "", [], 0, False])
             continue
-        one = _compute(shard, workspace, trigger, packed, unpack(state), due, now, records, spans, lost)
+        known = read_state(state)
+        if known is None:
+            refills.append([workspace, trigger, 0, 0, [], _UNREADABLE, [], 0])
+            continue
+        one = _compute(shard, workspace, trigger, packed, known, due, now, records, spans, lost)
         records -= sum(len(run.slots) for run in one[6])
         refills.append(one)
     await shard.run("store_refills", shard.policy, pack(refills))
@@ -130,9 +134,9 @@ def _compute(
     lost: Sequence[Loss],
 ) -> list[Any]:
     """The refill of one trigger as the script takes it."""
-    base = state[-1] if len(state) > _HELD else int(due if due is not None else state[_AFTER])
-    refill = [workspace, trigger, state[_VERSION], base]
-    notes = state[_NOTES] or {}
+    base = state[-1] if len(state) > HELD else int(due if due is not None else state[AFTER])
+    refill = [workspace, trigger, state[VERSION], base]
+    notes = state[NOTES] or {}
     spans = all_spans[workspace]
     settings = shard.settings
     try:

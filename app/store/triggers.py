@@ -18,7 +18,8 @@ from redis.exceptions import ResponseError
 from app.errors import ReplaceConflict, StoreUnavailable, WorkspaceErasing
 from app.models import Changes, Definition, Replaced, pack_definition
 from app.store import checks, definitions, entries, revisions, ticking
-from app.store.shard import Shard, pack, reply, unpack
+from app.store.shard import Shard, pack, reply
+from app.store.states import position_of
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -28,7 +29,6 @@ EDIT_MOST = 250
 _TRIES = 8
 _REFILLED_AT_ONCE = 200
 _FIRE_ROUNDS = 400  # before a change: slots that are due are fired first, in rounds of a script call
-_POSITION = 2  # in a trigger's state, see store/lua/_keys.lua
 
 
 class Edited(Struct, frozen=True):
@@ -72,19 +72,21 @@ async def replace(
     with the action ``rollback``), and :class:`ReplaceConflict` when other changes keep coming between.
     """
     plain = [pack_definition(definition) for _, definition in triggers]
-    keep = shard.settings.keep_revisions
+    keep, fire_first = shard.settings.keep_revisions, True
     for _ in range(_TRIES):
         serial = await shard.run("take_serial")
         base, revision, old_size = await _base(shard, workspace, if_revision)
         checks.check_size(shard, len(triggers), old_size)
         packed = await definitions.to_store(shard, workspace, [id_ for id_, _ in triggers], plain)
-        prepared = await entries.build(shard, workspace, triggers, action == "rollback", in_set=True)
+        prepared = await entries.build(
+            shard, workspace, triggers, action == "rollback", in_set=True, held=not fire_first
+        )
         for position, entry in enumerate(prepared):
             entry[1] = position
         counts: Counter[str] = Counter()
         next_slots: list[int | None] = []
         undo: revisions.Undo = {}
-        spans: list[tuple[str, int]] = []
+        spans: list[tuple[str, int, str]] = []
         with_slots = 0
         for start in range(0, len(triggers), _STAGE_BATCH):
             end = start + _STAGE_BATCH
@@ -98,11 +100,11 @@ async def replace(
                 if change == b"unchanged":
                     continue
                 id_ = triggers[start + index][0]
-                position, definition, since = old[index * 3 : index * 3 + 3]
+                position, definition, since, what = old[index * 4 : index * 4 + 4]
                 before = definition or packed[start + index]
                 undo[id_] = None if change == b"created" else (position, before)
                 if since >= 0:
-                    spans.append((id_, since))
+                    spans.append((id_, since, what.decode()))
         kept = counts["unchanged"] + counts["moved"] + counts["updated"]
         deleted = old_size - kept
         if deleted > 0:
@@ -117,11 +119,13 @@ async def replace(
         head = revisions.pack_head(await shard.now_ms(), action, len(triggers), made, counts["moved"])
         arguments = [workspace, serial, base, len(triggers), kept, int(bool(undo)), with_slots]
         arguments += [head, await asyncio.to_thread(revisions.pack_undo, shard.sealer, undo), keep]
-        status, fire_first = b"again", True
-        while status in (b"again", b"due"):
+        status, has_fired = b"again", True
+        while status in (b"again", b"due") and has_fired:
             status, revision, old_size = await shard.run("swap_triggers", *arguments, int(fire_first))
             if status == b"due":
-                fire_first = await fire_before(shard, workspace)
+                has_fired = await fire_before(shard, workspace)
+        if not has_fired:
+            fire_first = False  # prepared anew: what is overdue is to be judged later
         if status == b"erasing":
             raise WorkspaceErasing(f"The workspace {workspace!r} is being erased; try again in a moment.")
         if status == b"swapped":
@@ -163,7 +167,9 @@ async def edit(
         puts = [(id_, one) for id_, one in wanted.items() if one is not None]
         plain = [pack_definition(definition) for _, definition in puts]
         packed = await definitions.to_store(shard, workspace, [id_ for id_, _ in puts], plain)
-        prepared = await entries.build(shard, workspace, puts, action == "rollback", in_set=False)
+        prepared = await entries.build(
+            shard, workspace, puts, action == "rollback", in_set=False, held=not fire_first
+        )
         undo = await _undo_of(shard, workspace, [*deletes, *(id_ for id_, _ in puts)])
         made = _changes_of(current, wanted, old_size)
         size = old_size + made.created - made.deleted
@@ -253,7 +259,7 @@ async def _undo_of(shard: Shard, workspace: str, ids: Sequence[str]) -> revision
             pipe.hmget(shard.keys.of(workspace, "states"), some)
             stored, states = await pipe.execute()
         for id_, definition, state in zip(some, stored, states, strict=True):
-            undo[id_] = None if definition is None else (unpack(state)[_POSITION], definition)
+            undo[id_] = None if definition is None else (position_of(state), definition)
     return undo
 
 

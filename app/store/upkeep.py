@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.store.shard import Shard
+from app.store.shard import Shard, reply
 
 _LEASE_MS = 30_000
 _STEP = 200  # entries a script call
@@ -36,18 +36,22 @@ async def trim_finished(shard: Shard, at_most: int = 20) -> int:
 
 async def erase(shard: Shard, workspace: str) -> bool:
     """Erase a workspace with everything of it; False when there is none."""
-    keep_days = shard.settings.keep_days
-    done = 0
-    found = False
-    while done == 0:
-        done = await shard.run("erase_workspace", workspace, _STEP, keep_days)
-        found = found or done >= 0
-    return found
+    created = await reply(shard.redis.hget(shard.keys.of(workspace, "meta"), "created"))
+    return await _erase(shard, workspace, created or b"0")
 
 
 async def finish_erasing(shard: Shard) -> int:
     """Go on with what an API process began to erase and did not finish; returns how many it were."""
     chores, _ = await shard.take_chores(shard.keys.erases, 1, _LEASE_MS)
     for workspace in chores:
-        await erase(shard, workspace.decode())
+        await _erase(shard, workspace.decode(), b"")
     return len(chores)
+
+
+async def _erase(shard: Shard, workspace: str, created: str | bytes) -> bool:
+    """Erase the workspace that was created then, or go on with one; others may do so at the same time."""
+    done, found = 0, False
+    while done == 0:
+        done = await shard.run("erase_workspace", workspace, created, _STEP, shard.settings.keep_days)
+        found = found or done >= 0
+    return found

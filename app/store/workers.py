@@ -50,7 +50,8 @@ _decode = msgspec.msgpack.Decoder(Facts).decode
 
 async def note(shard: Shard, worker: str, facts: Facts, takes: bool = True) -> tuple[bool, bool]:
     """A heartbeat of a process; ``worker`` differs between restarts. Returns whether it is on duty, and
-    whether there are others that are not. One that takes nothing more, or has no place free, has no seat.
+    whether there are others that are not. One that takes nothing more, or has no place free, has no seat, and
+    is on duty only while nobody has one.
     """
     seats = shard.settings.workers_on_duty
     wanted = seats if takes and facts.running < facts.capacity else 0

@@ -44,6 +44,14 @@ end
 local LOOKS = 500
 local looks = LOOKS
 
+-- Whether an execution waits for a host, as `wait_at` left it. One whose trigger has another URL by now may have been
+-- sent there since, and wait for its next attempt: that has its own time.
+local function waits_at_host(workspace, id)
+  local since = redis.call('ZSCORE', of(workspace, 'waiting'), id)
+  local asks = redis.call('ZSCORE', queue_key, tag .. id)
+  return since and asks and tonumber(asks) - tonumber(since) == ASKS_AGAIN
+end
+
 -- Call who waits for a host into its free places, oldest slot first. Who has no place in its workspace waits
 -- there. Returns whether somebody may be left who could have been called.
 local function call_waiting(host, most, lease)
@@ -58,7 +66,8 @@ local function call_waiting(host, most, lease)
     end
     local workspace, _, slot = split_id(id)
     local job = try_unpack(redis.call('GET', job_key(id)))
-    if job and redis.call('ZREM', of(workspace, 'waiting'), id) == 1 then
+    if job and waits_at_host(workspace, id) then
+      redis.call('ZREM', of(workspace, 'waiting'), id)
       if has_place(workspace) then
         admit(workspace, id, whole(now))
         hold_at(host, '|' .. id, lease)

@@ -72,6 +72,12 @@ end
 --             was no key to compute its slots with, ms)
 local BORN, VERSION, POSITION, AFTER, RULES, NOTES, HELD = 1, 2, 3, 4, 5, 6, 7
 
+local function drop_held(state)
+  for index = #state, HELD, -1 do
+    state[index] = nil
+  end
+end
+
 -- An unpacked job or state; nil for what is missing or none of ours.
 local function try_unpack(packed)
   local fine, value = pcall(cmsgpack.unpack, packed or '')

@@ -1,11 +1,5 @@
 -- Pausing a trigger: an operator's hold beside its definition. Needs _end.lua and _trigger.lua.
 
-local function drop_held(state)
-  for index = #state, HELD, -1 do
-    state[index] = nil
-  end
-end
-
 -- Returns whether it was not paused before. What is due by now should have been fired: where it could not be,
 -- the pause begins before it, so that the ledger says why it was not.
 local function pause_trigger(workspace, trigger, note)

@@ -31,11 +31,14 @@ local function unsettled(workspace, trigger)
     and redis.call('HEXISTS', of(workspace, 'errors'), trigger) == 0
 end
 
--- The next state of a trigger. `entry` is {id, position, slots, enabled, rules, anchor ms}: the first slot is
--- its next one, the rest are held; no slots: it has finished. Returns the state, how it changed ('created',
--- 'updated', 'moved', 'unchanged'), where it stands, and its next slot (nil unless it is due).
+-- The next state of a trigger. `entry` is {id, position, slots, enabled, rules, anchor ms, since ms, overdue}: the
+-- first slot is its next one, the rest are held; no slots: it has finished. They were computed at `since`: those that
+-- were fired after that have had their executions. `overdue` is '' where what was due could be fired before;
+-- else 'keep' (the schedule is the same: they are judged once firing goes on) or 'drop' (it is another one).
+-- Returns the state, how it changed ('created', 'updated', 'moved', 'unchanged'), where it stands, its next slot (nil
+-- unless it is due), and since when slots of the former schedule are dropped (nil: none are).
 local function next_state(workspace, serial, entry, definition, live_definition, live)
-  local id, position, slots, enabled, rules, anchor = unpack(entry)
+  local id, position, slots, enabled, rules, anchor, since, overdue = unpack(entry)
   if live and live_definition == definition then
     local change = live[POSITION] == position and 'unchanged' or 'moved'
     live[POSITION] = position
@@ -48,19 +51,30 @@ local function next_state(workspace, serial, entry, definition, live_definition,
   if anchor > 0 or runs then
     notes = { anchor = anchor > 0 and anchor or nil, runs = runs or nil }
   end
-  local after = slots[1] and math.min(now, slots[1] - 1) or now -- a past one-off that is to be caught up
+  local first = 1
+  while live and slots[first] and slots[first] > since and slots[first] <= live[AFTER] do
+    first = first + 1
+  end
+  local after = slots[first] and math.min(since, slots[first] - 1) or now -- a past one-off that is to be caught up
   local state = { live and live[BORN] or serial, serial, position, after, rules, notes }
   local change = live and 'updated' or 'created'
+  local passed = live and overdue ~= '' and unsettled(workspace, id) and live[AFTER] or nil
   if not enabled then
-    return state, change, 'disabled', nil
+    return state, change, 'disabled', nil, passed
+  elseif passed and overdue == 'keep' then
+    state[AFTER] = passed
+    return state, change, 'dry', nil
   elseif #slots == 0 or rules and rules.max_runs and (runs or 0) >= rules.max_runs then
-    return state, change, 'finished', nil
+    return state, change, 'finished', nil, passed
   end
   if live and pause_of(workspace, id, live) then
     return state, change, 'paused', nil
+  elseif first > #slots then
+    state[AFTER] = live[AFTER]
+    return state, change, 'dry', nil
   end
-  for index = 2, #slots do
+  for index = first + 1, #slots do
     state[#state + 1] = slots[index]
   end
-  return state, change, 'due', slots[1]
+  return state, change, 'due', slots[first], passed
 end

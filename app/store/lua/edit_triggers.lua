@@ -74,7 +74,7 @@ for index, entry in ipairs(puts) do
   if entry[2] < 0 then
     entry[2] = live and live[POSITION] or positions
   end
-  local state, change, stands, slot = next_state(workspace, tonumber(serial), entry, definition,
+  local state, change, stands, slot, passed = next_state(workspace, tonumber(serial), entry, definition,
     redis.call('HGET', of(workspace, 'definitions'), trigger), live)
   if change ~= 'unchanged' then
     altered = true
@@ -85,13 +85,16 @@ for index, entry in ipairs(puts) do
     if disabled and stands ~= 'disabled' then
       note_run(workspace, trigger, tonumber(disabled), now, 0, 'disabled', '', false)
     end
+    if passed and stands ~= 'disabled' then
+      note_run(workspace, trigger, passed, now, 0, 'changed', '', false)
+    end
     forget(trigger)
     if stands == 'due' then
       redis.call('ZADD', of(workspace, 'due'), whole(slot), trigger)
     elseif stands == 'finished' then
       redis.call('SADD', of(workspace, 'finished'), trigger)
     elseif stands == 'disabled' then
-      redis.call('HSET', of(workspace, 'disabled'), trigger, disabled or whole(now))
+      redis.call('HSET', of(workspace, 'disabled'), trigger, disabled or whole(passed or now))
     elseif stands == 'dry' then
       redis.call('SADD', of(workspace, 'dry'), trigger)
       redis.call('ZADD', refills_key, whole(now), workspace .. ':' .. trigger)

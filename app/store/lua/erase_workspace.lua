@@ -1,15 +1,18 @@
 -- Erase a workspace with everything of it, a bounded number of executions a call; until it is done the
 -- workspace takes no triggers. What is being sent is cut off.
--- Safe to run twice: call it until it is done.
+-- Safe to run twice: call it until it is done. One of that id that was created since is another one, and stays.
 -- KEYS: the shard's root
--- ARGV: now, workspace, executions at most, days that counters are kept
--- RETURNS: 1 done, 0 call again, -1 there is no such workspace
+-- ARGV: now, workspace, when it was created ms (0: not known; empty: only go on with what was begun), executions
+--       at most, days that counters are kept
+-- RETURNS: 1 done, 0 call again, -1 there is no such workspace (any more)
 --#include _keys
 
 go_on_when_full()
-local workspace, limit, keep_days = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local workspace, created, limit, keep_days = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local meta = of(workspace, 'meta')
-if redis.call('EXISTS', meta) == 0 then
+local is_begun = redis.call('HEXISTS', meta, 'erasing') == 1
+local is_meant = redis.call('EXISTS', meta) == 1 and (redis.call('HGET', meta, 'created') or '0') == created
+if not is_begun and not is_meant then
   redis.call('ZREM', erases_key, workspace)
   return -1
 end
@@ -26,7 +29,8 @@ local function forget()
 end
 
 local ids_left = of(workspace, 'erasing')
-if redis.call('HSETNX', meta, 'erasing', whole(now)) == 1 then
+if not is_begun then
+  redis.call('HSET', meta, 'erasing', whole(now))
   if redis.call('EXISTS', of(workspace, 'definitions')) == 1 then
     redis.call('RENAME', of(workspace, 'definitions'), ids_left)
   end

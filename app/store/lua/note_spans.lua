@@ -1,6 +1,6 @@
--- Note spans in which triggers were disabled; they end now. Safe to run twice.
+-- Note spans in which no slot of triggers was due; they end now. Safe to run twice.
 -- KEYS: the shard's root
--- ARGV: now, policy, workspace, spans as one msgpack array of {trigger, since ms}
+-- ARGV: now, policy, workspace, spans as one msgpack array of {trigger, since ms, what}
 -- RETURNS: nothing of use
 --#include _keys
 --#include _admit
@@ -11,11 +11,11 @@
 use_policy(ARGV[2])
 local workspace, spans = ARGV[3], cmsgpack.unpack(ARGV[4])
 for _, span in ipairs(spans) do
-  local trigger, since = unpack(span)
+  local trigger, since, what = unpack(span)
   local runs = try_unpack(redis.call('HGET', of(workspace, 'exceptions'), trigger)) or {}
   local newest = runs[#runs]
-  if not newest or newest[4] ~= 'disabled' or newest[1] ~= since then
-    note_run(workspace, trigger, since, now, 0, 'disabled', '', false)
+  if not newest or newest[4] ~= what or newest[1] ~= since then
+    note_run(workspace, trigger, since, now, 0, what, '', false)
   end
 end
 return 0

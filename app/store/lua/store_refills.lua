@@ -48,6 +48,10 @@ local function store(workspace, trigger, version, base, slots, problem, missed, 
   local chore = workspace .. ':' .. trigger
   local state = try_unpack(redis.call('HGET', of(workspace, 'states'), trigger))
   local stands = state and standing(workspace, trigger, state)
+  if not state and problem ~= '' and redis.call('HEXISTS', of(workspace, 'definitions'), trigger) == 1 then
+    -- It can't be read: nothing is computed until it is replaced.
+    redis.call('HSET', of(workspace, 'errors'), trigger, problem)
+  end
   if stands ~= 'due' and stands ~= 'dry' then -- resuming or enabling it asks for slots anew
     redis.call('ZREM', refills_key, chore)
     return 0

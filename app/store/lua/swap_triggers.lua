@@ -47,10 +47,17 @@ if fire_first and not known[4] and has_unsettled(workspace) then
   return { 'due', revision, 0 }
 end
 
--- Bring a staged trigger up to date with what happened to the live one since. Returns whether it had to.
+-- Whether a staged slot has had its execution, by where the live trigger and the staged one go on after. A past
+-- one-off, which follows right on that, may be earlier than what the trigger was before.
+local function has_fired(live_after, after, slot)
+  return live_after == slot or live_after > slot and after < slot - 1
+end
+
+-- Bring a staged trigger up to date with what happened to the live one since; `staged_slot` is false where it is
+-- dry. Returns whether it had to.
 local function follow_live(trigger, staged_slot)
   local slot = redis.call('ZSCORE', of(workspace, 'due'), trigger)
-  if slot == staged_slot then
+  if slot and slot == staged_slot then
     return false
   end
   local live = redis.call('HGET', of(workspace, 'states'), trigger)
@@ -60,16 +67,14 @@ local function follow_live(trigger, staged_slot)
   live = cmsgpack.unpack(live)
   local own = cmsgpack.unpack(redis.call('HGET', staged('states'), trigger))
   local finished = false
-  if live[NOTES] and live[NOTES].runs and own[NOTES] then
-    own[NOTES].runs = live[NOTES].runs
-  end
   if live[VERSION] == own[VERSION] then
     live[POSITION] = own[POSITION]
     own = live
     finished = redis.call('SISMEMBER', of(workspace, 'finished'), trigger) == 1
-  elseif staged_slot and live[AFTER] >= tonumber(staged_slot) then
-    -- That slot has had its execution.
+  elseif staged_slot and has_fired(live[AFTER], own[AFTER], tonumber(staged_slot)) then
     own, slot = { own[BORN], own[VERSION], own[POSITION], live[AFTER], own[RULES], own[NOTES] }, false
+  elseif not staged_slot and live[AFTER] > own[AFTER] then
+    own[AFTER], slot = live[AFTER], false
   else
     return false
   end
@@ -87,14 +92,44 @@ local function follow_live(trigger, staged_slot)
   return true
 end
 
+-- The runs that an updated trigger has made since are runs of the staged one.
+local function follow_runs(trigger)
+  local slot = tonumber(redis.call('ZSCORE', of(workspace, 'due'), trigger) or 0)
+  if slot > now then
+    redis.call('ZADD', staged('bounded'), whole(slot), trigger)
+  else
+    redis.call('ZREM', staged('bounded'), trigger)
+  end
+  local live = try_unpack(redis.call('HGET', of(workspace, 'states'), trigger))
+  local runs = live and live[NOTES] and live[NOTES].runs
+  if not runs then
+    return
+  end
+  local own = cmsgpack.unpack(redis.call('HGET', staged('states'), trigger))
+  local notes = own[NOTES] or {}
+  notes.runs, own[NOTES] = runs, notes
+  if runs >= own[RULES].max_runs and redis.call('HEXISTS', staged('disabled'), trigger) == 0 then
+    redis.call('ZREM', staged('due'), trigger)
+    redis.call('SREM', staged('dry'), trigger)
+    redis.call('SADD', staged('finished'), trigger)
+    drop_held(own)
+  end
+  redis.call('HSET', staged('states'), trigger, cmsgpack.pack(own))
+end
+
 -- Only what was due by now, or dry, can have moved since it was staged.
 local old_size = redis.call('HLEN', of(workspace, 'definitions'))
 if old_size > 0 and size > 0 then
-  for _, trigger in ipairs(redis.call('SMEMBERS', staged('dry'))) do
-    follow_live(trigger, false)
+  local fixed = 0
+  local ran = redis.call('ZRANGEBYSCORE', staged('bounded'), '-inf', whole(now), 'LIMIT', 0, FIX_AT_ONCE)
+  for _, trigger in ipairs(ran) do
+    follow_runs(trigger)
+    fixed = fixed + 1
+    if fixed == FIX_AT_ONCE then
+      return { 'again', revision, 0 }
+    end
   end
   local fired = redis.call('ZRANGEBYSCORE', staged('due'), '-inf', whole(now), 'WITHSCORES')
-  local fixed = 0
   for index = 1, #fired, 2 do
     if follow_live(fired[index], fired[index + 1]) then
       fixed = fixed + 1
@@ -102,6 +137,9 @@ if old_size > 0 and size > 0 then
         return { 'again', revision, 0 }
       end
     end
+  end
+  for _, trigger in ipairs(redis.call('SMEMBERS', staged('dry'))) do
+    follow_live(trigger, false)
   end
 end
 
@@ -116,6 +154,7 @@ for _, part in ipairs(parts) do
     redis.call('PERSIST', of(workspace, part))
   end
 end
+redis.call('UNLINK', staged('bounded'))
 if changed or kept ~= old_size then
   revision = revise(workspace, revision, head, undo, keep)
 end
