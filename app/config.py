@@ -97,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_triggers: Positive = 10_000
     max_set_bytes: Positive = 67_108_864
     max_kept_bytes: Positive = 67_108_864
+    max_timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 3600.0
     max_workspaces: Count = 0
     max_secrets: Count = 100
     max_secret_bytes: Annotated[int, Meta(ge=16, le=1_048_576)] = 4096
@@ -261,6 +262,9 @@ HELP: dict[str, str] = {
     "max_kept_bytes": (
         "Bytes of the requests of their own that open runs and retries of a workspace may carry; and of those"
         " that its dead letters keep, of which the oldest go"
+    ),
+    "max_timeout_seconds": (
+        "Longest time-out of an attempt: a longer one is refused, and one that is stored already is cut to it"
     ),
     "max_workspaces": "Workspaces that there may be; 0: no bound",
     "max_secrets": "Named secrets that a workspace may have",

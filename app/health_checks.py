@@ -35,6 +35,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     unserved: Sequence[int]  # shards without a worker that is alive
     unread: Mapping[int, str]  # shards that could not be asked, and why; what else is here is of the others
     silent: Sequence[tuple[str, int]]  # names of those that nobody has come for, and for how long
+    keyless: Sequence[str]  # workers that meet what they have no key for
     ticker_lag: int
     queue_wait: int
     running: int
@@ -86,6 +87,14 @@ def _of_workers(facts: Facts) -> list[Finding]:
         )
     for name, silence in facts.silent:
         found.append(Finding("degraded", f"worker {name} has been silent for {silence / 1000:.0f} s"))
+    found += [
+        Finding(
+            "degraded",
+            f"worker {name} can't decrypt what it is to send, which waits an hour at most for one that can:"
+            " give it the CRONSPACE_ENCRYPTION_KEYS that the others have; its log names the workspaces",
+        )
+        for name in facts.keyless
+    ]
     lag = facts.ticker_lag
     if lag > LAG_NOTED_MS:
         status: Status = "down" if lag > LAG_DOWN_MS else "degraded"

@@ -370,6 +370,7 @@ class Worker(arq.Worker):
             capacity=self._places.size,
             running=len(self.tasks),
             tick_lag=self._lag,
+            lacked_key=self.account.lacked_key,
         )
         self._lag = 0
         takes = not self._stop.is_set()

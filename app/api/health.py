@@ -160,6 +160,7 @@ async def _look(shards: Shards) -> DetailedHealth:
             unserved=all_.unserved,
             unread=all_.unread,
             silent=[(one.facts.name, all_.now - one.at) for one in all_.missing],
+            keyless=[one.facts.name for one in all_.alive if one.lacks_key(all_.now)],
             ticker_lag=all_.ticker_lag,
             queue_wait=all_.queue_wait,
             running=all_.running,
