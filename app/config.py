@@ -97,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_triggers: Positive = 10_000
     max_set_bytes: Positive = 67_108_864
     max_kept_bytes: Positive = 67_108_864
+    max_timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 3600.0
     max_workspaces: Count = 0
     max_secrets: Count = 100
     max_secret_bytes: Annotated[int, Meta(ge=16, le=1_048_576)] = 4096
@@ -262,6 +263,9 @@ HELP: dict[str, str] = {
         "Bytes of the requests of their own that open runs and retries of a workspace may carry; and of those"
         " that its dead letters keep, of which the oldest go"
     ),
+    "max_timeout_seconds": (
+        "Longest time-out of an attempt: a longer one is refused, and one that is stored already is cut to it"
+    ),
     "max_workspaces": "Workspaces that there may be; 0: no bound",
     "max_secrets": "Named secrets that a workspace may have",
     "max_secret_bytes": "Largest value of a named secret",
@@ -378,4 +382,13 @@ def _read(env: str, text: str, hint: Any) -> Any:
     try:
         return msgspec.convert(text, hint, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{env} is {text!r}: {error}") from error
+        raise ConfigError(f"{env} is {text!r}: it must be {_wanted(hint)}") from error
+
+
+def _wanted(hint: Any) -> str:
+    """What a number has to be, in words."""
+    base, bounds = get_args(hint)
+    what = "a whole number" if base is int else "a number"
+    if bounds.le is None:
+        return f"{what} above {bounds.gt}" if bounds.gt is not None else f"{what}, {bounds.ge} or more"
+    return f"{what} {f'above {bounds.gt}' if bounds.gt is not None else f'from {bounds.ge}'} to {bounds.le}"

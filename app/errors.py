@@ -5,7 +5,6 @@ CronspaceError
 ├── ConfigError            a setting that can't be used: one line for the person who starts the process
 ├── DevError               `cronspace dev` can't start: one line, too
 ├── ClientError            a client command failed: one line, too
-├── WrongDeployment        what is stored has another number of shards, or a later format
 └── ApiError               carries an HTTP status and a stable code
     ├── InvalidRequest     400, with one entry per fault
     ├── Unauthorized       401, who calls is not known
@@ -37,6 +36,7 @@ CronspaceError
         ├── NotConfirmed       the change is stored, but not on as many replicas as it has to be
         ├── IssuerUnavailable  the keys that tokens are checked with can't be had
         ├── SealError          a stored value can't be decrypted
+        ├── WrongDeployment    what is stored has another number of shards, or a later format
         └── StoreUnavailable   Redis can't be reached or refuses to write
 """
 
@@ -71,10 +71,6 @@ class DevError(CronspaceError):
 
 class ClientError(CronspaceError):
     """A client command failed; the message is what the API says, or why it can't be reached."""
-
-
-class WrongDeployment(CronspaceError):
-    """What is stored was not stored by processes like this one; the message says what to do."""
 
 
 class Fault(msgspec.Struct, frozen=True, order=True):
@@ -395,6 +391,16 @@ class SealError(Unavailable):
     code = "encryption_key_missing"
     title = "A stored value can't be decrypted"
     retry_after = 60  # a person has to mend it
+
+
+class WrongDeployment(Unavailable):
+    """What is stored has another number of shards than this process, is just being moved to another one, or
+    has a later format; `detail` says what to do.
+    """
+
+    code = "wrong_deployment"
+    title = "What is stored is for other settings"
+    retry_after = 5  # somebody is at it, or has to be
 
 
 class NotConfirmed(Unavailable):

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from app.clock import from_ms
+from app.counts import counted
 from app.models import Definition, Execution, LastSlot, Pause, Standing, State, Trigger
 from app.tally import Tally
 from app.wording import Code, code_of, lasting, noted, sentence, when
 
-SILENCE_MS = 30_000  # workers call every second
 OVERDUE_MS = 5000
 _OPEN_SHOWN, _RUNS_SHOWN = 5, 3
 
@@ -62,6 +62,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     max_rate: float  # a second; 0: no bound
     held: int  # executions that hold a place of the workspace
     deadline_seconds: float
+    served: bool  # whether a worker lives that sends for the shard
     worker_seen: int | None  # when a worker last called, ms
     firing_held: str  # why nothing at all is fired; empty: it is
 
@@ -202,7 +203,7 @@ def _holds(facts: Facts) -> Iterator[Finding]:
         message = f"{facts.firing_held} Nothing is fired or sent until an admin resumes."
         yield Finding("firing_held", message)
     seen = facts.worker_seen
-    if seen is None or facts.now - seen > SILENCE_MS:
+    if not facts.served:
         told = (
             "No worker has called yet" if seen is None else f"No worker has called since {_when(facts, seen)}"
         )
@@ -305,8 +306,8 @@ def _finished(facts: Facts, execution: Execution) -> Finding:
     last = execution.attempts[-1] if execution.attempts else None
     told = _told(facts, code)
     if execution.state == State.FAILED and last is not None and not reason:
-        tried = len(execution.attempts)
-        told = f"failed for good after {tried} attempt{'s' * (tried > 1)}: {last.message or last.kind}."
+        tried = counted(len(execution.attempts), "attempt")
+        told = f"failed for good after {tried}: {last.message or last.kind}."
     elif execution.state == State.SUCCEEDED and last is not None:
         told = f"succeeded: the target answered {last.status}."
     return Finding(

@@ -22,6 +22,10 @@ FORMATS = {
     "http-header-value": "printable ASCII without a space at either end",
 }
 
+# Without what ends a line, and what a terminal would obey.
+_LINE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
+
+Line = Annotated[str, Meta(pattern=_LINE_PATTERN)]
 Cron = Annotated[str, Meta(extra_json_schema={"format": "cron"})]
 Zone = Annotated[str, Meta(extra_json_schema={"format": "time-zone"})]
 HttpUrl = Annotated[str, Meta(extra_json_schema={"format": "http-url"})]
@@ -32,3 +36,8 @@ Cursor = Annotated[str, Meta(extra_json_schema={"format": "cursor"})]
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 WebhookSecret = Annotated[str, Meta(extra_json_schema={"format": "webhook-secret"})]
 EgressEntry = Annotated[str, Meta(extra_json_schema={"format": "egress-entry"})]
+
+
+def in_words(message: str) -> str:
+    """What msgspec says of a value, without the pattern of a line in it."""
+    return "Expected one line without control characters" if repr(_LINE_PATTERN) in message else message

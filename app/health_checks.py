@@ -7,6 +7,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from app.counts import shards_by, shards_named
+
 Status = Literal["ok", "degraded", "down"]
 
 LAG_NOTED_MS, LAG_DOWN_MS = 5_000, 60_000
@@ -32,7 +34,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     alive: int  # workers
     unserved: Sequence[int]  # shards without a worker that is alive
     unread: Mapping[int, str]  # shards that could not be asked, and why; what else is here is of the others
-    silent: Sequence[tuple[str, int]]  # their names, and for how long
+    silent: Sequence[tuple[str, int]]  # names of those that nobody has come for, and for how long
+    keyless: Sequence[str]  # workers that meet what they have no key for
     ticker_lag: int
     queue_wait: int
     running: int
@@ -61,8 +64,8 @@ def verdict(findings: Sequence[Finding]) -> Status:
 
 def _of_redis(facts: Facts) -> list[Finding]:
     found = [
-        Finding("down", f"the Redis of shard {number} can't be reached: {why}: nothing of it is sent")
-        for number, why in facts.unread.items()
+        Finding("down", f"the Redis of {shards} can't be reached: {why}: nothing of it is sent")
+        for why, shards in shards_by(facts.unread).items()
     ]
     if facts.takes_writes:
         found.append(Finding("down", f"Redis refuses writes: {facts.takes_writes}"))
@@ -79,10 +82,19 @@ def _of_workers(facts: Facts) -> list[Finding]:
     if not facts.alive:
         found.append(Finding("down", "no worker is alive: nothing is sent"))
     elif facts.unserved:
-        numbers = ", ".join(map(str, facts.unserved))
-        found.append(Finding("down", f"no worker serves shard {numbers}: nothing of it is sent"))
+        found.append(
+            Finding("down", f"no worker serves {shards_named(facts.unserved)}: nothing of it is sent")
+        )
     for name, silence in facts.silent:
         found.append(Finding("degraded", f"worker {name} has been silent for {silence / 1000:.0f} s"))
+    found += [
+        Finding(
+            "degraded",
+            f"worker {name} can't decrypt what it is to send, which waits an hour at most for one that can:"
+            " give it the CRONSPACE_ENCRYPTION_KEYS that the others have; its log names the workspaces",
+        )
+        for name in facts.keyless
+    ]
     lag = facts.ticker_lag
     if lag > LAG_NOTED_MS:
         status: Status = "down" if lag > LAG_DOWN_MS else "degraded"

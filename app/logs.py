@@ -92,6 +92,9 @@ def set_up_logging(level: str, format: str = "auto") -> None:
     loud.setLevel(logging.WARNING)
     logging.basicConfig(level=level, handlers=[usual, loud], force=True)
     logging.captureWarnings(True)
+    # A log that can't be written any more (a closed pipe, a full disk) is no fault of who writes, and a
+    # traceback on stderr for each event would tell no one more.
+    logging.raiseExceptions = False
     sys.excepthook = _log_uncaught
     for chatty in ("asyncio", "httpx", "arq.worker"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
+from app.errors import WrongDeployment
 from app.outage import Outage
-from app.redis_errors import kind_of_error
+from app.redis_errors import is_state, kind_of_error
 from app.telemetry.figures import Figures
 from app.telemetry.metrics import REDIS_ERRORS
 
@@ -77,15 +78,7 @@ class Loop:
     def _report(self, error: Exception) -> None:
         if self._figures is not None and isinstance(error, RedisError | OSError):
             self._figures.add(REDIS_ERRORS, kind_of_error(error))
-        if _is_state_of_redis(error):
+        if is_state(error) or isinstance(error, WrongDeployment):
             self._outage.met(self, self.name, error)
         else:
             log.error("%s failed; it goes on", self.name, exc_info=error)
-
-
-def _is_state_of_redis(error: Exception) -> bool:
-    """Redis is away, full or a replica, which passes; any other error that it answers is a fault of ours."""
-    if isinstance(error, ResponseError):
-        by_script = "-OOM " in str(error)  # before Redis 7
-        return by_script or isinstance(error, OutOfMemoryError | ReadOnlyError)
-    return isinstance(error, RedisError | OSError)

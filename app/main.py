@@ -40,6 +40,7 @@ from app.api.auth import Gate
 from app.api.operations import routes_of
 from app.api.problems import HANDLERS, problem
 from app.api.reference import reference_routes
+from app.api.refusals import Refusals
 from app.api.scrape import scrape_routes
 from app.auth.rules import check
 from app.config import Settings, load_settings
@@ -102,11 +103,14 @@ def create_app(settings: Settings, shards: Shards | None = None, traces: Traces 
             Loop("witness", memory.once, outage=shard.outage)
             for shard, memory in zip(used, memories, strict=True)
         ]
+        loops.append(refusals.loop)
         watching = [asyncio.create_task(loop.run()) for loop in loops]
         watching.append(asyncio.create_task(warn_of_keys(used)))
         try:
             yield
         finally:
+            for loop in loops:
+                loop.stop()  # the client may swallow a cancellation while it connects
             for one in watching:
                 one.cancel()
             await asyncio.wait(watching)
@@ -115,7 +119,7 @@ def create_app(settings: Settings, shards: Shards | None = None, traces: Traces 
         if shards is None:
             await used.aclose()
 
-    figures = of_process(OF_API)
+    figures, refusals = of_process(OF_API), Refusals(used)
     routes = [*routes_of(NOUNS), *reference_routes(NOUNS, settings), *scrape_routes(settings, used, figures)]
     if settings.echo:
         routes += echo.routes
@@ -124,6 +128,7 @@ def create_app(settings: Settings, shards: Shards | None = None, traces: Traces 
     app.router.redirect_slashes = False
     app.state.shards = used
     app.state.figures = figures
+    app.state.refusals = refusals
     app.state.traces = traces
     for shard in used:
         shard.traces = traces

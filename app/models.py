@@ -121,6 +121,7 @@ class FailureKind(StrEnum):
     DNS = "dns"
     BLOCKED = "blocked"  # the egress policy does not let it through: nothing was sent, nor is it again
     SECRET = "secret"  # a named secret is missing, or can't stand where it is used: the same
+    KEY = "key"  # this worker can't open what it would send: nothing was sent, and another may have the key
     CONNECT = "connect"
     TLS = "tls"
     TIMEOUT = "timeout"
@@ -130,6 +131,9 @@ class FailureKind(StrEnum):
     WORKER_LOST = "worker_lost"  # the worker died, or lost its lease: the outcome is unknown
     UNKNOWN_OUTCOME = "unknown_outcome"  # the same, where the trigger says at most once: not sent again
     CANCELLED = "cancelled"  # cut off: a person, or the next slot of an overlap policy, cancelled it
+
+
+KEY_WAIT_MS = 3_600_000  # for so long what a worker has no key for waits for one that has it
 
 
 class Standing(StrEnum):

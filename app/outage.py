@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from app.errors import WrongDeployment
 from app.redis_errors import kind_of_error
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,9 @@ class Outage:
         since = f", since {now - self._begun:.0f} s" if kind in self._told else ""
         self._told[kind] = now
         log.warning(
-            "Redis can't be used (%s)%s; trying again",
-            error or type(error).__name__,
+            "%s can't be used (%s)%s; trying again",
+            "What is stored" if isinstance(error, WrongDeployment) else "Redis",
+            str(error) or type(error).__name__,
             since,
             extra={"loop": name, **self._fields},
         )

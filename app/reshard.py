@@ -11,6 +11,7 @@ from msgspec import structs
 from redis.exceptions import RedisError
 
 from app.config import Settings, load_settings
+from app.counts import counted
 from app.errors import ConfigError
 from app.logs import set_up_logging
 from app.store import Shards, open_shards, resharding
@@ -44,19 +45,20 @@ async def reshard(settings: Settings, number: int, noticed_seconds: float = _NOT
     finally:
         await first.aclose()
     if stored == number and not moving:
-        _say(f"there are {number} shards already: nothing is to be moved")
+        _say(f"the workspaces are in {counted(number, 'shard')} already: nothing is to be moved")
         return
     shards = open_shards(structs.replace(settings, shards=max(stored, number)))
     try:
         await resharding.begin(shards, number)
-        _say(f"moving from {stored} to {number} shards: API and workers stop now")
+        _say(f"moving from {stored} to {counted(number, 'shard')}: API and workers stop now")
         await _wait_for_silence(shards, noticed_seconds)
         moved = await resharding.move(shards, number)
         await resharding.end(shards.first, number)
     finally:
         await shards.aclose()
     _say(
-        f"moved {moved.workspaces} workspaces ({moved.keys} keys, {moved.members} entries): start API and"
+        f"moved {counted(moved.workspaces, 'workspace')} ({counted(moved.keys, 'key')},"
+        f" {counted(moved.members, 'entry', 'entries')}): start API and"
         f" workers with CRONSPACE_SHARDS={number}"
     )
 

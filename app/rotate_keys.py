@@ -52,4 +52,4 @@ async def _rotate(settings: Settings, sealer: Sealer) -> Rotated:
 
 
 def _told(numbers: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {kind}" for kind, number in numbers.items() if number) or "nothing was left"
+    return ", ".join(f"{kind} ({number})" for kind, number in numbers.items() if number) or "nothing was left"

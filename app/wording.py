@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from app.clock import from_ms
+from app.counts import counted
 from app.models import FailureKind, State
 from app.schedule.zones import load_zone
 
@@ -120,8 +121,7 @@ def lasting(ms: int) -> str:
     for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    whole = round(seconds)
-    return f"{whole} second{'s' * (whole != 1)}"
+    return counted(round(seconds), "second")
 
 
 def noted(note: str) -> str:

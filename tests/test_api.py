@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from calls import client_of
+from calls import client_of, refused
 from conftest import Clock, ShardFactory
 from helpers import claim_all, failed, succeeded
 
@@ -353,6 +353,13 @@ async def test_nobody_is_sent_to_where_the_host_says(client: httpx.AsyncClient, 
     response = await client.get(f"http://evil.example{path}")
     assert response.status_code == 404
     assert "location" not in response.headers
+
+
+@pytest.mark.parametrize("docs", ["public", "off"])
+async def test_what_is_not_there_says_where_to_look(make_shard: ShardFactory, docs: str) -> None:
+    async with client_of(make_shard(docs=docs)) as client:
+        detail = (await refused(client.get("/"), 404, "not_found"))["detail"]
+    assert ("/docs" in detail, "/openapi.json" in detail) == ((docs == "public"),) * 2
 
 
 async def test_without_redis_the_api_answers_503_and_recovers() -> None:

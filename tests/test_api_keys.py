@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from calls import bearer, client_of, ok, refused
+from calls import bearer, client_of, key_for, ok, refused
 from conftest import Clock, Monotonic, ShardFactory, eventually
 from examples import ADMIN_KEY
 
@@ -201,3 +201,33 @@ def test_secrets_are_compared_in_constant_time() -> None:
     assert "hmac.compare_digest(" in inspect.getsource(keys.same_secret)
     assert "hmac.compare_digest(" in inspect.getsource(auth.Gate.identify)
     assert "digest ==" not in inspect.getsource(keys) + inspect.getsource(auth)
+
+
+@pytest.mark.parametrize("name", ["a\r\nb", "\x1b[2J", "end\n", "\u2028", "\x9b1m"])
+async def test_a_name_is_one_line(make_shard: ShardFactory, name: str) -> None:
+    async with client_of(make_shard(auth="tokens", admin_key=ADMIN_KEY)) as client:
+        problem = await refused(
+            client.post("/api/keys", json={**WANTED, "name": name}, headers=ADMIN), 400, "invalid_request"
+        )
+        assert problem["errors"] == [
+            {"path": "name", "message": "expected one line without control characters"}
+        ]
+
+
+async def test_one_tenant_does_not_take_the_keys_of_all_others(make_shard: ShardFactory) -> None:
+    shard = make_shard(auth="tokens", admin_key=ADMIN_KEY, max_api_keys=40)
+    async with client_of(shard) as client:
+        mine = bearer(await key_for(client, "admin", "acme"))
+        both = bearer(await key_for(client, "admin", "acme", "beta"))
+        body = {**WANTED, "workspaces": ["acme"]}
+        for _ in range(3):
+            last = await ok(client.post("/api/keys", json=body, headers=mine), 201)
+        told = await refused(client.post("/api/keys", json=body, headers=mine), 409, "too_many_keys")
+        assert "may be 4, a tenth of CRONSPACE_MAX_API_KEYS" in told["detail"]
+        await refused(client.post("/api/keys", json=body, headers=both), 409, "too_many_keys")
+        # Others make theirs, and who has all workspaces makes any.
+        other = bearer(await key_for(client, "admin", "other"))
+        await ok(client.post("/api/keys", json={**WANTED, "workspaces": ["other"]}, headers=other), 201)
+        await ok(client.post("/api/keys", json=body, headers=ADMIN), 201)
+        await ok(client.delete(f"/api/keys/{last['id']}", headers=mine))
+        await refused(client.post("/api/keys", json=body, headers=mine), 409, "too_many_keys")

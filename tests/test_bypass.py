@@ -298,10 +298,11 @@ async def transport(names: NameServer) -> AsyncIterator[Transport]:
     await transport.aclose()
 
 
-async def send(transport: Transport, egress: Egress, url: str, **fields: Any) -> Ended:
+async def send(transport: Transport, policy: Egress | Ready, url: str, **fields: Any) -> Ended:
     packed = pack_definition(define(url=url, method="GET", timeout_seconds=5, **fields))
+    ready = policy if isinstance(policy, Ready) else Ready(policy)
     one = Claimed("acme:t:1790000040000", "acme", "t", 1_790_000_040_000, [], packed, 0, "t")
-    return await delivery.attempt(transport, one, 1_790_000_041_000, "w", Ready(egress))
+    return await delivery.attempt(transport, one, 1_790_000_041_000, "w", ready)
 
 
 def kind_of(ended: Ended) -> str:
@@ -406,6 +407,33 @@ async def test_a_kept_connection_serves_the_policy_that_it_was_made_under(
         assert kind_of(await send(transport, make_egress("*", "loopback.test", ""), url)) == "blocked"
         assert kind_of(await send(transport, make_egress("*", "", "1"), url)) == "blocked"
         assert trap.peers == connects == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("lists", "asked", "kind"),
+    [
+        (("loopback.test", "", ""), "other.test", "blocked"),
+        (("loopback.test", "*", ""), "other.test:{port}", "blocked"),
+        (("loopback.test", "", ""), "{{{{secret.other}}}}", "blocked"),
+        (("*", "other.test", ""), "OTHER.test.", "blocked"),
+        (("*", ".test.example", ""), "a.test.example:", "blocked"),
+        (("loopback.test", "", ""), "LOOPBACK.test.:{port}", ""),
+        (("loopback.test,other.test", "*", ""), "other.test", ""),
+        (("127.0.0.0/8", "", ""), "other.test", ""),  # no name decides
+        (("*", "", ""), "other.test", ""),
+    ],
+)
+async def test_a_host_header_asks_for_no_other_host_than_the_lists_let_through(
+    transport: Transport, connects: list[str], lists: tuple[str, str, str], asked: str, kind: str
+) -> None:
+    async with trapping("127.0.0.1") as trap:
+        url = f"http://loopback.test:{trap.port}/"
+        ready = Ready(make_egress(*lists), secrets={"other": "other.test"})
+        assert (await send(transport, ready, url)).what == "succeeded"  # a kept connection does not help
+        ended = await send(transport, ready, url, headers={"HOST": asked.format(port=trap.port)})
+        assert kind_of(ended) == kind
+        again = kind == "" and "LOOPBACK" not in asked
+        assert len(trap.peers) == len(connects) == 1 + again
 
 
 async def test_a_refused_name_or_port_is_not_looked_up(names: NameServer, transport: Transport) -> None:

@@ -145,11 +145,15 @@ async def test_what_is_held_is_shown_and_goes_on(make_shard: ShardFactory) -> No
         await shard.redis.flushdb()
         await witness.watch(shard)
         held = await command("system")
-        assert "data_loss" in held.out
+        assert "Nothing is fired since " in held.out
+        assert "- Redis was emptied" in held.out
+        assert "Lost" not in held.out
         assert (await command("system", "resume")).code == 1
         resumed = await command("system", "resume", "--yes")
         assert "Due slots are fired." in resumed.out
-        assert "Lost (emptied" in resumed.out
+        assert "Lost in the past, and accepted:\n- " in resumed.out
+        assert " emptied, shard 0: what was from the beginning to " in resumed.out
+        assert resumed.out.endswith("; firing was held, and resumed\n")
 
 
 async def test_without_an_api_there_is_one_line() -> None:

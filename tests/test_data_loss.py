@@ -13,7 +13,16 @@ import msgspec
 import pytest
 from calls import client_of, fire, ok
 from conftest import Clock, ShardFactory, eventually
-from helpers import Target, accounts_balance, claim_all, define, numbered, succeeded, worker_running
+from helpers import (
+    Target,
+    accounts_balance,
+    claim_all,
+    define,
+    heartbeat,
+    numbered,
+    succeeded,
+    worker_running,
+)
 from samples import at, samples
 
 from app.api import scrape
@@ -372,6 +381,7 @@ async def test_explain_says_that_firing_is_held(shard: Shard, clock: Clock) -> N
     await triggers.replace(shard, "acme", numbered(1))
     clock.advance(90)
     await ticking.fire_due(shard)
+    await heartbeat(shard)
     async with client_of(shard) as client:
         told = await ok(client.get("/api/workspaces/acme/triggers/0/explain"))
     assert [one["code"] for one in told["findings"]][:2] == ["firing_held", "slot_overdue"]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from calls import ACME, client_of, finish_all, fire, minutes, ok, refused, store_set
 from conftest import START, Clock, ShardFactory
-from helpers import claim_all, define, failed
+from helpers import claim_all, define, failed, heartbeat
 
 from app.clock import rfc3339
 from app.models import Attempt, State
-from app.store import Shard, holds, orders, queue, ticking, triggers, workspaces
+from app.store import Shard, holds, orders, queue, ticking, triggers, workers, workspaces
 from app.store.history import WHATS
 from app.store.queue import Ended
 from app.wording import code_of, sentence
@@ -22,8 +22,12 @@ MINUTE = 60_000
 FIRST = START // MINUTE * MINUTE + MINUTE  # the first slot of a trigger of every minute
 
 
-async def told(shard: Shard, at: int | None = None, trigger: str = "a") -> list[dict[str, Any]]:
-    """The findings, now or of a slot."""
+async def told(
+    shard: Shard, at: int | None = None, trigger: str = "a", *, served: bool = True
+) -> list[dict[str, Any]]:
+    """The findings, now or of a slot; while a worker lives, unless it is not ``served``."""
+    if served:
+        await heartbeat(shard)
     async with client_of(shard) as client:
         query = "" if at is None else f"?at={rfc3339(at)}"
         explanation = await ok(client.get(f"{ACME}/triggers/{trigger}/explain{query}"))
@@ -53,16 +57,38 @@ async def test_a_new_trigger_says_when_it_will_run(shard: Shard) -> None:
 
 async def test_no_worker_and_an_overdue_slot_are_told(shard: Shard, clock: Clock) -> None:
     await triggers.replace(shard, "acme", [("a", define())])
-    found = await told(shard)
+    found = await told(shard, served=False)
     assert codes(found)[:2] == ["no_worker", "next_slot"]
     assert found[0]["message"] == "No worker has called yet: nothing is sent until one runs."
     await fire(shard)
     clock.advance(600)
-    found = await told(shard)
+    found = await told(shard, served=False)
     assert codes(found)[:2] == ["no_worker", "slot_overdue"]
     assert "since 2026-09-21 14:13:20 UTC" in found[0]["message"]
     assert "overdue by 9 minutes" in found[1]["message"]
-    assert codes(await told(shard, FIRST)) == ["no_worker", "slot_overdue"]
+    assert codes(await told(shard, FIRST, served=False)) == ["no_worker", "slot_overdue"]
+
+
+async def test_explain_and_health_agree_on_whether_a_worker_serves_the_shard(
+    shard: Shard, clock: Clock
+) -> None:
+    await store_set(shard, a="* * * * *")
+    await heartbeat(shard)
+    await fire(shard)
+
+    async def both() -> tuple[bool, bool]:
+        async with client_of(shard) as client:
+            health = (await client.get("/health/detailed")).json()
+        no_worker = "no_worker" in codes(await told(shard, served=False))
+        return no_worker, any("no worker is alive" in one for one in health["reasons"])
+
+    assert await both() == (False, False)
+    clock.now += workers.SILENT_MS + 1
+    assert await both() == (True, True)
+    await heartbeat(shard)
+    assert await both() == (False, False)
+    await workers.leave(shard, "w")
+    assert await both() == (True, True)
 
 
 async def test_holds_are_told_with_their_notes(shard: Shard, clock: Clock) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from calls import bearer, client_of, fire, key_for, minutes, ok, refused, store_set
-from conftest import Clock, ShardFactory
+from conftest import START, Clock, ShardFactory
 from examples import ADMIN_KEY
 from helpers import heartbeat
 
@@ -29,6 +29,7 @@ WELL = Facts(
     unserved=(),
     unread={},
     silent=(),
+    keyless=(),
     ticker_lag=0,
     queue_wait=0,
     running=0,
@@ -51,9 +52,11 @@ async def detailed(shard: Shard, status: int) -> Any:
         ({"fullness": 0.95}, "degraded", ["uses 95% of its maxmemory"]),
         ({"holds": ["It went back."]}, "down", ["firing is held: It went back. POST /api/system/resume"]),
         ({"alive": 0, "unserved": [0]}, "down", ["no worker is alive"]),
-        ({"unserved": [1, 3]}, "down", ["no worker serves shard 1, 3"]),
+        ({"unserved": [1, 3]}, "down", ["no worker serves shards 1, 3:"]),
         ({"unread": {2: "refused"}}, "down", ["the Redis of shard 2 can't be reached: refused"]),
+        ({"unread": {0: "x", 1: "x", 2: "x", 4: "y"}}, "down", ["of shards 0-2 can't", "of shard 4 can't"]),
         ({"silent": [("w1", 40_000)]}, "degraded", ["w1 has been silent for 40 s"]),
+        ({"keyless": ["w1"]}, "degraded", ["w1 can't decrypt what it is to send"]),
         ({"ticker_lag": 6_000}, "degraded", ["waiting 6 s to be fired"]),
         ({"ticker_lag": 61_000}, "down", ["waiting 61 s to be fired"]),
         ({"queue_wait": 11_000}, "degraded", ["ready for 11 s"]),
@@ -129,6 +132,39 @@ async def test_a_worker_that_falls_silent_is_told_and_one_that_leaves_is_not(
     await heartbeat(shard, "d")  # whoever comes forgets the dead
     assert [one["name"] for one in (await detailed(shard, 200))["workers"]] == ["d"]
     assert await shard.redis.hlen(shard.keys.worker_facts) == 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("came", "missed"),
+    [
+        ([], ["a", "b"]),  # fewer than before
+        (["a"], ["b"]),  # a container that was restarted
+        (["x"], ["b"]),  # a pod that was replaced
+        (["x", "y"], []),
+        (["b", "a", "z"], []),
+    ],
+)
+async def test_a_silent_worker_is_a_finding_until_another_has_come_for_it(
+    shard: Shard, clock: Clock, came: list[str], missed: list[str]
+) -> None:
+    for process in ("a", "b"):
+        await beat(shard, process, process, START)
+        clock.advance(1)
+    await beat(shard, "other", "other", START)
+    clock.now += SILENT_MS
+    await beat(shard, "other", "other", START)
+    for name in came:
+        await beat(shard, f"new {name}", name, clock.now)
+    found = await detailed(shard, 200)
+    assert found["reasons"] == [
+        f"worker {name} has been silent for {17 - (name == 'b')} s" for name in missed
+    ]
+    assert sorted(one["name"] for one in found["workers"] if one["state"] == "silent") == ["a", "b"]
+
+
+async def beat(shard: Shard, process: str, name: str, started: int) -> None:
+    facts = workers.Facts(name=name, version="1", started=started, capacity=10, running=0)
+    await workers.note(shard, process, facts)
 
 
 async def test_the_list_of_workers_is_bounded(shard: Shard, clock: Clock) -> None:

@@ -124,9 +124,10 @@ def test_the_example_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("environment", "part"),
     [
-        ({"PORT": "http"}, "PORT"),
+        ({"PORT": "http"}, "PORT is 'http': it must be a whole number from 0 to 65535"),
         ({"PORT": "70000"}, "PORT"),
-        ({"CRONSPACE_MAX_JOBS": "0"}, "CRONSPACE_MAX_JOBS"),
+        ({"CRONSPACE_MAX_JOBS": "0"}, "CRONSPACE_MAX_JOBS is '0': it must be a whole number, 1 or more"),
+        ({"CRONSPACE_POLL_SECONDS": "soon"}, "it must be a number above 0 to 60"),
         ({"CRONSPACE_LOG_LEVEL": "loud"}, "DEBUG"),
         ({"CRONSPACE_MAX_JOB": "5"}, r"did you mean CRONSPACE_MAX_JOBS\?"),
         ({"CRONSPACE_SERVICE_HOST": "10.0.0.1"}, "unknown setting CRONSPACE_SERVICE_HOST: see .env.example"),

@@ -68,6 +68,8 @@ from app.schedule.fields import MAX_CRON
         ({"payload": "x" * 1_048_576}, "payload", "more than 1,048,576"),
         ({"payload": {"list": [1] * 600_000}}, "payload", "more than 1,048,576"),
         ({"name": "x" * 257}, "name", "<= 256"),
+        ({"name": "a\r\nb"}, "name", "expected one line without control characters"),
+        ({"tags": ["a", "\x1b[2J"]}, "tags[1]", "expected one line without control characters"),
         ({"description": "x" * 4097}, "description", "<= 4096"),
         # values
         ({"tags": ["x"] * 21}, "tags", "<= 20"),
@@ -222,12 +224,13 @@ schedules = st.one_of(
     ),
     st.fixed_dictionaries({"at": moments}),
 )
+one_line = st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"))
 further = st.fixed_dictionaries(
     {"url": st.just("http://x/{{attempt}}"), "method": st.sampled_from(["GET", "POST"])},
     optional={
-        "name": st.text(max_size=256),
+        "name": st.text(one_line, max_size=256),
         "description": st.text(max_size=50),
-        "tags": st.lists(st.text(min_size=1, max_size=64), max_size=20),
+        "tags": st.lists(st.text(one_line, min_size=1, max_size=64), max_size=20),
         "enabled": st.booleans(),
         "timezone": st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
         "jitter_seconds": st.integers(0, 3600),

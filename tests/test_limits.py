@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
-from calls import ACME, client_of, ok, refused, store_set
+from calls import ACME, client_of, ok, once, refused, run_once, store_set
 from conftest import ShardFactory, eventually
 from examples import BODIES, OPERATIONS, path_of
-from helpers import define
+from helpers import Target, define, worker_running
 
+from app.api import trigger_inputs
+from app.api.reading import Body
 from app.config import Settings
+from app.declared import bodies, checks, inputs, variables
 from app.main import create_app, server_of
 from app.store import Shard, Shards, catalog, triggers, workspaces
 
@@ -92,6 +97,37 @@ async def test_a_set_grows_no_larger_whatever_adds_to_it(make_shard: ShardFactor
         rollback = f"{ACME}/revisions/1/rollback"
         await refused(client.post(rollback), 409, "too_many_triggers")
     assert [one.id for one in (await catalog.read(shard, "acme")).triggers] == ["3", "second"]
+
+
+async def test_no_attempt_takes_longer_than_the_deployment_allows(make_shard: ShardFactory) -> None:
+    before, shard = make_shard(real_time=True), make_shard(real_time=True, max_timeout_seconds=0.2)
+    slow = {**ONE, "timeout_seconds": 0.3}
+    async with Target().running() as target, client_of(shard) as client, worker_running(shard):
+        url = f"{ACME}/triggers"
+        for refusal in (
+            client.post(f"{url}/new", json=slow),
+            client.put(f"{url}/x", json=slow),
+            client.put(url, json={"triggers": [slow]}),
+            client.put(url, json={"triggers": [{**slow, "enabled": 5}]}),
+        ):
+            (fault, *_) = (await refused(refusal, 400, "invalid_request"))["errors"][-1:]
+            assert fault["path"].endswith("timeout_seconds")
+            assert "0.2 s (CRONSPACE_MAX_TIMEOUT_SECONDS)" in fault["message"]
+        await ok(client.put(ACME, json={"timeout_seconds": 60}), 201)
+        shown = (await ok(client.get(ACME)))["workspace"]
+        assert (shown["settings"]["timeout_seconds"], shown["effective"]["timeout_seconds"]) == (60, 0.2)
+        made = await ok(client.put(f"{url}/usual", json=ONE), 201)
+        assert made["trigger"]["timeout_seconds"] == 0.2
+        # What was stored before is cut, in a workspace with secrets of its own as well.
+        target.hold.clear()
+        await ok(client.put("/api/workspaces/other/secrets/a", json={"value": "hunter2"}), 201)
+        for workspace in ("acme", "other"):
+            await store_set(before, workspace, t=once(target, timeout_seconds=3600, max_retries=0))
+            error = (await run_once(client, workspace))["error"]
+            assert (error["kind"], error["message"]) == ("timeout", "no complete answer within 0.2 s")
+        target.hold.set()
+        await refused(client.patch(f"{url}/t", json={"name": "x"}), 400, "invalid_request")
+        await ok(client.patch(f"{url}/t", json={"timeout_seconds": 0.1}))
 
 
 async def test_racing_additions_do_not_pass_the_bound(make_shard: ShardFactory) -> None:
@@ -290,3 +326,36 @@ async def test_what_is_no_http_is_a_problem_too(shard: Shard, request_: bytes) -
 def test_the_bounds_have_defaults() -> None:
     usual = Settings()
     assert (usual.max_head_bytes, usual.receive_seconds, usual.max_workspaces) == (65_536, 30.0, 0)
+
+
+async def test_large_triggers_are_read_and_shown_beside_the_loop(
+    make_shard: ShardFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks at a megabyte takes up to seconds, in which nobody else would be answered."""
+    threads = []
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            threads.append(threading.get_ident())
+            return work(*arguments)
+
+        return run
+
+    places = [(checks, "is_deep"), (bodies, "is_deep"), (variables, "check"), (Body, "read")]
+    for place, name in [*places, (inputs, "mask_payload"), (trigger_inputs, "has_masks")]:
+        monkeypatch.setattr(place, name, noted(getattr(place, name)))
+    large = {**ONE, "payload": {str(number): {"a": "{{attempt}}"} for number in range(1000)}}
+    async with client_of(make_shard()) as client:
+        url = f"{ACME}/triggers"
+        for method, path, body, status in (
+            ("PUT", "/t", large, 201),
+            ("POST", "/new", large, 201),
+            ("PATCH", "/t", {"payload": {"0": {"a": "b"}}}, 200),
+            ("GET", "/t", None, 200),
+            ("PUT", "", {"triggers": [large]}, 200),
+            ("POST", "/0/run", {"payload": large["payload"]}, 202),
+        ):
+            threads.clear()
+            await ok(client.request(method, f"{url}{path}", json=body), status)
+            assert threads, (method, path)
+            assert threading.get_ident() not in threads, (method, path)

@@ -44,6 +44,26 @@ def parsed(lines: list[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_log_that_cant_be_written_ends_nothing_and_says_nothing_more(closed: str) -> None:
+    program = """
+import logging
+from app.logs import set_up_logging
+set_up_logging("INFO")
+for _ in range(3):
+    logging.info("usual")
+    logging.warning("loud")
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, closed: writing}
+    with subprocess.Popen([sys.executable, "-c", program], text=True, **streams) as process:  # type: ignore[call-overload]
+        os.close(writing)
+        out, err = process.communicate(timeout=30)
+    told = parsed((err if closed == "stdout" else out).splitlines())
+    assert [one["message"] for one in told] == (["loud"] if closed == "stdout" else ["usual"]) * 3
+
+
 def test_outside_a_terminal_each_event_is_one_json_object_with_its_fields() -> None:
     usual, loud = map(parsed, run("INFO"))
     (event,) = usual

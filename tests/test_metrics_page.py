@@ -15,6 +15,7 @@ from app.store import Shard, Shards, census, queue, ticking, triggers
 from app.store.census import Census
 from app.store.history import WHATS
 from app.telemetry.metrics import ALL, OF_FLEET
+from workers.account import Account
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +88,26 @@ async def test_what_never_happened_is_told_as_0_so_that_its_first_time_is_an_inc
     assert (at(await scraped(shard), "ended_executions_total", **missed) or 0) > 0
     told = {labels for name, labels in before if name == "cronspace_ended_executions_total"}
     assert len(told) == len(WHATS) - 1  # all but what came due
+
+
+async def test_a_worker_tells_once_of_all_that_it_takes_over_from_another(
+    shard: Shard, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "workers.account")
+    await store_set(shard, one="* * * * *", two="* * * * *", three="* * * * *")
+    clock.advance(60)
+    await ticking.fire_due(shard)
+    await queue.claim(shard, "w1~0a1b2c3d", 1, 2)
+    await queue.claim(shard, "w2~0a1b2c3d", 1, 2)
+    account = Account()
+    for number in range(7):  # somebody lives meanwhile
+        clock.advance(5)
+        account.claimed(await queue.claim(shard, "alive~0a1b2c3d", number, 10), 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "took over 2 executions from w1, whose lease has lapsed",
+        "took over 1 execution from w2, whose lease has lapsed",
+    ]
+    assert [record.from_worker for record in caplog.records] == ["w1", "w2"]  # type: ignore[attr-defined]
 
 
 async def test_a_takeover_is_counted(shard: Shard, clock: Clock) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
 import time
 from typing import Any
 
@@ -175,26 +173,6 @@ async def test_the_memory_for_what_workers_keep_is_bounded_and_what_is_needed_st
     assert 2 <= len(cache._known) < 6
     ready = await cache.load(claimed)  # more than there is room for: all the same, all are there
     assert len(ready) == 12
-
-
-async def test_what_cant_be_opened_fails_its_own_workspace_only(
-    make_shard: ShardFactory, caplog: pytest.LogCaptureFixture
-) -> None:
-    key, other = (base64.b64encode(os.urandom(32)).decode() for _ in range(2))
-    shard = make_shard(real_time=True, encryption_keys=other)
-    async with Target().running() as target:
-        async with client_of(make_shard(real_time=True, encryption_keys=key)) as client:
-            await ok(client.put(f"{ACME}/secrets/a", json={"value": "hunter2"}), 201)
-        async with client_of(shard) as client, worker_running(shard):
-            await ok(client.put("/api/workspaces/other/secrets/a", json={"value": "hunter2"}), 201)
-            for workspace in ("acme", "other"):
-                await store_set(shard, workspace, t=once(target))
-            execution = await run_once(client)
-            assert execution["error"]["kind"] == "internal"
-            assert "CRONSPACE_ENCRYPTION_KEYS" in execution["error"]["message"]
-            assert (await run_once(client, "other"))["state"] == "succeeded"
-    (told,) = [one for one in caplog.records if one.name == "workers.outgoing"]
-    assert told.workspace == "acme"  # type: ignore[attr-defined]
 
 
 async def test_nothing_is_sent_without_what_redis_has_lost_until_it_is_put_again(

@@ -188,6 +188,45 @@ async def test_what_redis_it_is_is_known_without_config(
     assert len(found.history) == 40
 
 
+async def test_the_api_tells_once_of_an_outage_however_many_calls_it_refuses(
+    live_at: ShardFactory, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where only some calls are refused: it is over when Redis takes everything."""
+    caplog.set_level("INFO")
+
+    def told() -> list[str]:
+        logs = ("app.outage", "app.api.problems", "app.api.refusals")
+        return [record.getMessage()[:23] for record in caplog.records if record.name in logs]
+
+    shard = live_at(own_redis.url())
+    app = create_app(shard.settings, Shards([shard]))
+    calls = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        httpx.AsyncClient(transport=calls, base_url="http://localhost") as client,
+        app.router.lifespan_context(app),
+    ):
+        assert (await client.put(PATH, json=SET)).status_code == 200
+        with own_redis.client as admin:
+            admin.config_set("maxmemory", 1)
+            for _ in range(5):
+                assert (await client.get("/ready")).status_code == 503
+                assert (await client.get(PATH)).status_code == 200
+            assert told() == ["Redis can't be used (co"]
+            admin.config_set("maxmemory", 0)
+        await eventually(lambda: len(told()) == 2)
+        assert told()[1] == "Redis can be used again"
+        await asyncio.to_thread(own_redis.process.kill)
+        for _ in range(5):
+            assert (await client.get("/ready")).status_code == 503
+        await eventually(lambda: len(told()) > 2)
+        await asyncio.to_thread(own_redis.start)
+        await eventually(lambda: told().count("Redis can be used again") == 2)
+    begun = told()[2:-1]
+    assert begun
+    assert {one[:19] for one in begun} == {"Redis can't be used"}
+    assert len(begun) <= 4  # each kind of error once: gone, perhaps loading; not by each call
+
+
 async def test_a_worker_tells_of_each_outage_when_it_begins_and_when_it_is_over(
     live_at: ShardFactory, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -388,7 +388,7 @@ async def test_nobody_is_stopped_for_a_move_to_the_number_that_there_is(
     shards = open_shards(settings := Settings(redis_url=redis_url, shards=3))
     await shards.verify()
     await reshard(settings, 3)
-    assert "there are 3 shards already" in capsys.readouterr().err
+    assert "in 3 shards already" in capsys.readouterr().err
     again = open_shards(settings)
     await again.verify()
     await again.aclose()

@@ -207,5 +207,5 @@ def test_at_most_once_keeps_to_max_retries_and_retry_on() -> None:
 
 
 def test_every_kind_is_either_a_targets_or_our_own() -> None:
-    ours = {"status", "internal", "worker_lost", "unknown_outcome", "cancelled", "blocked", "secret"}
+    ours = {"status", "internal", "worker_lost", "unknown_outcome", "cancelled", "blocked", "secret", "key"}
     assert {kind.value for kind in FailureKind} == ours | set(TARGET_KINDS)

@@ -19,7 +19,7 @@ from app.config import load_settings, parse_numbers
 from app.errors import ConfigError, WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
 from app.main import create_app
-from app.store import fleet, open_shards, triggers
+from app.store import fleet, open_shards, triggers, witness
 
 pytestmark = pytest.mark.anyio
 
@@ -178,7 +178,9 @@ async def test_places_bound_the_requests_of_all_shards_together(redis_url: str) 
         await eventually(lambda: len(target.received) == len(NAMES))
 
 
-async def test_a_process_with_another_number_of_shards_is_refused(redis_url: str) -> None:
+async def test_a_process_with_another_number_of_shards_is_refused(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     four, two = open_shards(settings_of(redis_url, 4)), open_shards(settings_of(redis_url, 2))
     try:
         await four.verify()
@@ -188,10 +190,43 @@ async def test_a_process_with_another_number_of_shards_is_refused(redis_url: str
         async with httpx.AsyncClient(transport=served, base_url="http://localhost") as client:
             refused = await client.get("/api/workspaces")
             assert refused.status_code == 503
-            assert "set it to 4" in refused.json()["detail"]
+            problem = refused.json()
+            assert (problem["code"], "Redis" in problem["title"]) == ("wrong_deployment", False)
+            assert "set it to 4" in problem["detail"]
+            await client.get("/ready")
+            (told,) = [record for record in caplog.records if record.levelname == "WARNING"]
+            assert told.getMessage().startswith("What is stored can't be used (What is stored has 4 shards")
     finally:
         await four.aclose()
         await two.aclose()
+
+
+async def test_a_loss_on_one_redis_is_one_reason_that_names_its_shards(redis_url: str) -> None:
+    shards = open_shards(settings_of(redis_url, 8))
+    served = httpx.ASGITransport(create_app(shards.settings, shards))
+    try:
+        await shards.verify()
+        for shard in shards:
+            await witness.watch(shard)
+        await shards.first.redis.flushdb()
+        await shards.verify()
+        for shard in shards:
+            await witness.watch(shard)
+        async with httpx.AsyncClient(transport=served, base_url="http://localhost") as client:
+            told = await ok(client.get("/api/system"))
+            reasons = (await ok(client.get("/health/detailed"), 503))["reasons"]
+            assert len(told["holds"]) == 8
+            (reason,) = told["reasons"]
+            assert reason.startswith("shards 0-7: Redis was emptied or replaced: nothing is left")
+            assert reason.endswith(f" until {max(one['until'] for one in told['losses'])}.")
+            assert [one for one in reasons if "firing is held" in one] == [
+                f"firing is held: {reason} POST /api/system/resume goes on"
+            ]
+            await witness.resume(shards[3])
+            (reason,) = (await ok(client.get("/api/system")))["reasons"]
+            assert reason.startswith("shards 0-2, 4-7: ")
+    finally:
+        await shards.aclose()
 
 
 @pytest.mark.parametrize("command", ["api", "worker"])
@@ -211,7 +246,7 @@ async def test_what_was_stored_before_there_were_shards_has_one(redis_url: str) 
     one, four = open_shards(settings_of(redis_url, 1)), open_shards(settings_of(redis_url, 4))
     try:
         await one.first.redis.zadd(one.first.keys.workspaces, {"acme": 0})
-        with pytest.raises(WrongDeployment, match="has 1 shards"):
+        with pytest.raises(WrongDeployment, match="has 1 shard,"):
             await four.verify()
         await one.verify()
     finally:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections import Counter
 
 from app.clock import rfc3339
+from app.counts import counted
 from app.keys import is_of_slot
-from app.models import State
-from app.store.queue import Claimed, Ended
+from app.models import FailureKind, State
+from app.store.queue import Claim, Claimed, Ended
 from app.store.ticking import Fired
 from app.telemetry.figures import of_process
 from app.telemetry.metrics import (
@@ -25,6 +27,8 @@ from app.telemetry.metrics import (
 
 log = logging.getLogger(__name__)
 
+_WARN_AGAIN_MS = 60_000
+
 
 class Account:
     """Counts what the loops of a worker do. Times are ms since the epoch, by Redis's clock."""
@@ -35,6 +39,8 @@ class Account:
         self.checks = self.attempts = self.failures = 0
         self.executions = 0  # that ended here
         self.last_check = self.last_execution = self.last_failure = 0
+        self.lacked_key = 0  # when an execution was met last that this worker has no key for
+        self._warned: dict[str, int] = {}  # of that, by workspace
         self._every = statistics_seconds
         self._reported = time.monotonic()
 
@@ -46,10 +52,25 @@ class Account:
         if fired.handled:
             self.figures.add(FIRED, by=fired.handled)
 
-    def claimed(self, number: int) -> None:
-        """Executions were taken from the queue."""
-        if number:
-            self.figures.add(CLAIMED, by=number)
+    def claimed(self, claim: Claim, shard: int) -> None:
+        """Executions were taken from the queue; those of a worker that was lost are told of together."""
+        if not claim.executions:
+            return
+        self.figures.add(CLAIMED, by=len(claim.executions))
+        lost = Counter(
+            last.worker.rpartition("~")[0] or last.worker
+            for last in (one.attempts[-1] for one in claim.executions if one.attempts)
+            # Cut off by this claim, and not by one before.
+            if last.kind == FailureKind.WORKER_LOST and last.started + last.duration == claim.now
+        )
+        for worker, number in lost.items():
+            fields = {"from_worker": worker, "executions": number, "shard": shard}
+            log.info(
+                "took over %s from %s, whose lease has lapsed",
+                counted(number, "execution"),
+                worker,
+                extra=fields,
+            )
 
     def ended(self, ended: Ended, execution: Claimed, state: State | None) -> None:
         """An attempt is over and recorded as ``state``; None: its lease was lost."""
@@ -60,6 +81,9 @@ class Account:
         if made is None:
             return
         self.figures.add(ATTEMPTS, made.kind or "succeeded")
+        if made.kind == FailureKind.KEY and state is State.RETRYING:
+            self._lacked_key(made.started + made.duration, made.message, execution)
+            return
         self.figures.observe(ATTEMPT_DURATION, made.duration / 1000)
         if not execution.attempts and is_of_slot(ended.id):
             self.figures.observe(LATENESS, max(0, made.started - execution.slot) / 1000)
@@ -77,6 +101,14 @@ class Account:
             log.info("%s: %s", state, made.message, extra=fields_of(execution))
         elif state is not None:
             log.warning("%s: %s", state, made.message, extra=fields_of(execution))
+
+    def _lacked_key(self, now: int, message: str, execution: Claimed) -> None:
+        """Say it now and then: it is the same for every execution of a workspace."""
+        self.lacked_key = now
+        self._warned = {name: at for name, at in self._warned.items() if now - at < _WARN_AGAIN_MS}
+        if execution.workspace not in self._warned:
+            self._warned[execution.workspace] = now
+            log.warning("waits for a worker that has the key: %s", message, extra=fields_of(execution))
 
     def report_now_and_then(self) -> None:
         """Write the line if its time has come; with 0 seconds it never does."""

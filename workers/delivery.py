@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -29,6 +30,8 @@ from workers.transport import ResponseHeaders, Transport
 log = logging.getLogger(__name__)
 
 USER_AGENT = f"Cronspace/{__version__}"
+
+_HOST = re.compile(rb"\r\nhost:(.*?)(?::[0-9]*)?\r\n", re.IGNORECASE)  # its name, and perhaps a port
 
 _MAX_MESSAGE = 500
 _CACHED_DEFINITION = 4096  # bytes; larger ones are prepared anew each time, so that the cache stays small
@@ -58,6 +61,7 @@ class Prepared(Struct, frozen=True):
     timeout: float
     policy: Policy
     templates: Templates | None = None  # in the place of head and body
+    has_host: bool = False  # the trigger has a Host header of its own
 
 
 def prepare(packed: bytes) -> Prepared:
@@ -87,7 +91,8 @@ def _prepare(packed: bytes) -> Prepared:
         headers.append(("content-length", str(len(body))))
     lines = [f"{definition.method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), ""]
     head = "\r\n".join(lines).encode("ascii")
-    return Prepared(origin, head, body, definition.timeout_seconds, policy_of(definition))
+    policy, has_host = policy_of(definition), _has_host(definition)
+    return Prepared(origin, head, body, definition.timeout_seconds, policy, has_host=has_host)
 
 
 _prepare_cached = lru_cache(maxsize=4096)(_prepare)
@@ -108,7 +113,20 @@ def _prepare_variable(definition: Definition) -> Prepared:
         else:
             body = variables.compile_json(payload, named)
     templates = Templates(variables.join(*lines), body)
-    return Prepared(origin, b"", b"", definition.timeout_seconds, policy_of(definition), templates)
+    policy, has_host = policy_of(definition), _has_host(definition)
+    return Prepared(origin, b"", b"", definition.timeout_seconds, policy, templates, has_host)
+
+
+def _has_host(definition: Definition) -> bool:
+    return any(name.lower() == "host" for name in definition.headers)
+
+
+def _host_asked(request: bytes, origin: Origin) -> str:
+    """The host that a request's own header names, without the port; empty where it is the origin's."""
+    head = request[: request.index(b"\r\n\r\n") + 2]
+    found = _HOST.search(head)
+    host = "" if found is None else found[1].decode("latin-1").strip().removesuffix(".").lower()
+    return "" if host == origin[1].lower().removesuffix(".") else host
 
 
 def _headers(definition: Definition, host: str) -> list[tuple[str, str]]:
@@ -143,6 +161,7 @@ async def attempt(
     when ``may_send`` forbade it at the last moment.
     """
     begun = time.monotonic()
+    timeout = 0.0
     status, kind, message, snippet = 0, "", "", ""
     headers: ResponseHeaders = ()
     sent = False
@@ -154,18 +173,21 @@ async def attempt(
         return sent
 
     try:
-        if fault := execution.unreadable or outgoing.fault:
-            raise SendError(FailureKind.INTERNAL, fault)
+        if execution.unreadable:
+            raise SendError(FailureKind.KEY, execution.unreadable)
+        if outgoing.fault:
+            raise SendError(outgoing.fault_kind, outgoing.fault)
         prepared = prepare(execution.definition)
         request = build_request(prepared, execution, started_ms, outgoing, traceparent)
-        async with asyncio.timeout(prepared.timeout):
-            answer = await transport.send(prepared.origin, request, may_begin, outgoing.egress)
+        timeout = min(prepared.timeout, outgoing.most_seconds)
+        async with asyncio.timeout(timeout):
+            asked = _host_asked(request, prepared.origin) if prepared.has_host else ""
+            answer = await transport.send(prepared.origin, request, may_begin, outgoing.egress, asked)
         status, headers = answer.status, answer.headers
         snippet = outgoing.mask(answer.body.decode("utf-8", "replace"))
         if not prepared.policy.succeeds(status):
             kind, message = FailureKind.STATUS, f"the target answered {status}"
     except TimeoutError:
-        timeout = prepared.timeout if prepared else 0
         kind, message = FailureKind.TIMEOUT, f"no complete answer within {timeout:g} s"
     except NotSent:
         raise
@@ -178,6 +200,8 @@ async def attempt(
     message = outgoing.mask(message)
     duration = round((time.monotonic() - begun) * 1000)
     made = Attempt(started_ms, duration, status, str(kind), message[:_MAX_MESSAGE], snippet, worker)
+    if kind is FailureKind.KEY:
+        return retries.without_key(execution, made)
     try:
         if prepared is not None:
             return retries.judge(execution, made, prepared.policy, sent, headers)

@@ -13,6 +13,7 @@ from msgspec import Struct
 from app.config import Settings
 from app.egress import Egress, make_egress
 from app.errors import SealError
+from app.models import FailureKind
 from app.outgoing import Masker, OwnEgress, SigningSecret, unpack_outgoing
 from app.store import Shard
 from app.store import outgoing as store
@@ -31,7 +32,9 @@ class Ready(Struct, frozen=True, eq=False):
     signing: tuple[SigningSecret, ...] = ()
     secrets: Mapping[str, str] = {}
     mask: Callable[[str], str] = str
+    most_seconds: float = 3600.0  # an attempt may take, whatever its trigger says
     fault: str = ""  # why nothing can be sent
+    fault_kind: FailureKind = FailureKind.INTERNAL
 
     def signing_at(self, now: int) -> list[bytes]:
         """The secrets that sign at a moment, ms since the epoch."""
@@ -49,7 +52,8 @@ class OutgoingCache:
 
     def __init__(self, shard: Shard, most_bytes: int = _MOST_BYTES) -> None:
         self._shard, self._most = shard, most_bytes
-        self.usual = Ready(_policy(shard.settings, None))  # of workspaces that have nothing
+        # Of workspaces that have nothing.
+        self.usual = Ready(_policy(shard.settings, None), most_seconds=shard.settings.max_timeout_seconds)
         self._known: dict[str, _Kept] = {}  # the one that was loaded longest ago first
         self._size = 0
         self._policies: dict[OwnEgress, Egress] = {}
@@ -81,7 +85,9 @@ class OutgoingCache:
 
     def _has(self, workspace: str, version: int) -> bool:
         known = self._known.get(workspace)
-        return known is not None and known.version == version
+        if known is None or known.version != version:
+            return False
+        return known.ready.fault_kind is not FailureKind.KEY  # or it may be stored with a key of ours by now
 
     def _forget(self, workspace: str) -> None:
         known = self._known.pop(workspace, None)
@@ -92,8 +98,8 @@ class OutgoingCache:
         try:
             if packed is None:
                 raise LookupError("Redis has lost them: put its secrets and egress lists again")
-            if isinstance(packed, SealError):
-                raise packed
+            if isinstance(packed, SealError):  # the attempts will tell
+                return self._faulty(packed, FailureKind.KEY)
             stored = unpack_outgoing(packed)
             values = {name: one.value for name, one in stored.secrets.items()}
             return Ready(
@@ -101,12 +107,17 @@ class OutgoingCache:
                 stored.signing,
                 values,
                 Masker(values.values()) if values else str,
+                self.usual.most_seconds,
             )
         except Exception as error:  # one workspace's: the others go on
             log.error(
                 "what its requests go out with can't be read: %s", error, extra={"workspace": workspace}
             )
-            return Ready(self.usual.egress, fault=f"the workspace's secrets can't be read: {error}")
+            return self._faulty(error, FailureKind.INTERNAL)
+
+    def _faulty(self, error: Exception, kind: FailureKind) -> Ready:
+        fault = f"the workspace's secrets can't be read: {error}"
+        return Ready(self.usual.egress, fault=fault, fault_kind=kind)
 
     def _policy_of(self, own: OwnEgress | None) -> Egress:
         """The same object for the same lists: connections are kept by it."""

@@ -9,6 +9,9 @@ said.
 At most once tries again only after what provably sent nothing: no address, no connection, or the time ran out
 before there was one. Where a request was begun and no answer came, nobody knows, and it ends as
 ``unknown_outcome``.
+
+What a worker can't open, because it lacks the key, is no attempt at the target, and its policy can't be read:
+it waits for a worker that has the key, or for that key, an hour at most.
 """
 
 from __future__ import annotations
@@ -19,12 +22,14 @@ from msgspec import Struct, structs
 
 from app.clock import parse_http_date
 from app.declared.outcomes import FIRST_DELAYS, USUAL_RETRIES, kinds_of, statuses_of
-from app.models import Attempt, Definition, FailureKind
+from app.models import KEY_WAIT_MS, Attempt, Definition, FailureKind
 from app.store.queue import Claimed, Ended
 from workers.transport import ResponseHeaders
 
 _GONE = 410
 _NOTHING_SENT = frozenset({FailureKind.DNS, FailureKind.CONNECT})
+_NO_TRIES = frozenset({FailureKind.WORKER_LOST, FailureKind.KEY})  # neither is an answer of the target's
+_FIRST_LOOK_MS, _LATER_LOOK_MS = 1000, 30_000  # by who may have the key; jitter takes up to half
 
 
 class Policy(Struct, frozen=True):
@@ -82,8 +87,7 @@ def judge(
         return failed(execution, _unknown(made))
     if made.status == _GONE and policy.disable_on_gone:
         return failed(execution, made, gone=True)
-    # An attempt that was lost with its worker is no answer of the target's: it uses no retry up.
-    number = 1 + sum(a.kind != FailureKind.WORKER_LOST for a in execution.attempts)
+    number = 1 + sum(a.kind not in _NO_TRIES for a in execution.attempts)
     if number > policy.max_retries or not _worth_another(made, policy, nothing_sent):
         return failed(execution, made)
     seconds = retry_delay(policy, number, f"{execution.id}#{len(execution.attempts)}")
@@ -96,6 +100,29 @@ def judge(
 def failed(execution: Claimed, made: Attempt, gone: bool = False) -> Ended:
     """The end of an execution as a dead letter, which keeps what was sent."""
     return Ended(execution.id, execution.token, "failed", 0, made, execution.definition, gone)
+
+
+def without_key(execution: Claimed, made: Attempt) -> Ended:
+    """What becomes of an execution that this worker can't open: others look, as long as it waits for its key.
+
+    Each look goes on with the same attempt. They come closely at first: where some have the key, others
+    may look before them.
+    """
+    since = made.started
+    for earlier in reversed(execution.attempts):
+        if earlier.kind == FailureKind.KEY:
+            since = earlier.started
+        elif earlier.kind != FailureKind.WORKER_LOST:
+            break
+    waited = made.started - since
+    if execution.attempts and execution.attempts[-1].kind == FailureKind.KEY:
+        begun = execution.attempts[-1].started
+        made = structs.replace(made, started=begun, duration=made.started + made.duration - begun)
+    if waited >= KEY_WAIT_MS:
+        return failed(execution, made)
+    delay = min(max(waited / 4, _FIRST_LOOK_MS), _LATER_LOOK_MS)
+    delay *= 1 - _drawn(f"{execution.id}@{waited}") / 2
+    return Ended(execution.id, execution.token, "retry", round(delay), made)
 
 
 def interrupted(execution: Claimed, policy: Policy, made: Attempt) -> Ended:
@@ -130,9 +157,13 @@ def retry_delay(policy: Policy, number: int, seed: str) -> float:
         delay = policy.first_delay
     delay = min(delay, policy.longest_delay)
     if policy.jitter:
-        drawn = int.from_bytes(blake2b(seed.encode(), digest_size=8).digest()) / 2**64
-        delay *= 1 - policy.jitter * drawn
+        delay *= 1 - policy.jitter * _drawn(seed)
     return delay
+
+
+def _drawn(seed: str) -> float:
+    """A number from 0 to 1 that the seed fixes."""
+    return int.from_bytes(blake2b(seed.encode(), digest_size=8).digest()) / 2**64
 
 
 def retry_after(headers: ResponseHeaders, now_ms: int) -> float:

@@ -36,7 +36,8 @@ _MAX_HEADER_BYTES = 65_536
 _EYEBALLS_DELAY = 0.25  # RFC 8305: how long one address gets before the next is tried beside it
 
 ResponseHeaders = Sequence[tuple[bytes, bytes]]  # names and values as they came
-Key = tuple[Origin, Egress]  # a kept connection serves the policy that its peer was checked by
+# A kept connection serves the policy that its peer was checked by, and the host that was asked for.
+Key = tuple[Origin, Egress, str]
 
 
 class Answer(Struct, frozen=True):
@@ -77,14 +78,15 @@ class Transport:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def send(
-        self, origin: Origin, request: bytes, may_send: Callable[[], bool], egress: Egress
+        self, origin: Origin, request: bytes, may_send: Callable[[], bool], egress: Egress, asked: str = ""
     ) -> Answer:
         """Send a request, as it goes over the wire, once, where ``egress`` permits it, if ``may_send`` still
         says so then.
 
-        Raises :class:`SendError` and :class:`NotSent`.
+        ``asked`` is the host that the request names itself, where that is another than the origin's: it has
+        to be permitted at the same address. Raises :class:`SendError` and :class:`NotSent`.
         """
-        connection = await self._connect((origin, egress))
+        connection = await self._connect((origin, egress, asked))
         try:
             if not may_send():
                 raise NotSent
@@ -112,9 +114,9 @@ class Transport:
             if kept.usable(time.monotonic() - _KEEP_ALIVE_SECONDS):
                 return kept
             kept.abort()
-        (secure, host, port), egress = key
+        (secure, host, port), egress, asked = key
         try:
-            raw = await self._open_socket(host, port, egress)
+            raw = await self._open_socket(host, port, egress, asked)
         except Refused as refusal:
             raise SendError(FailureKind.BLOCKED, str(refusal)) from refusal
         except OSError as error:
@@ -137,14 +139,18 @@ class Transport:
             raise
         return connection
 
-    async def _open_socket(self, host: str, port: int, egress: Egress) -> socket.socket:
+    async def _open_socket(self, host: str, port: int, egress: Egress, asked: str) -> socket.socket:
         """Connect to a permitted address of a host; raises ``Refused``, ``SendError`` and ``OSError``."""
-        egress.check(host, port)
+        for name in filter(None, (host, asked)):
+            egress.check(name, port)
         try:
             addresses = [ip_address(host)]
         except ValueError:
             addresses = await self._resolver.look_up(host)
-        permitted = [_socket_address(address, port) for address in egress.permitted(host, addresses)]
+        addresses = egress.permitted(host, addresses)
+        if asked:
+            addresses = egress.permitted(asked, addresses)
+        permitted = [_socket_address(address, port) for address in addresses]
         raw = await aiohappyeyeballs.start_connection(permitted, happy_eyeballs_delay=_EYEBALLS_DELAY)
         try:
             egress.permitted(host, [ip_address(raw.getpeername()[0])])  # what counts, should the rest err

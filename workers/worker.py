@@ -246,7 +246,7 @@ class Worker(arq.Worker):
             executions = await self._enter_hosts(claim.executions)
         self._claims += 1
         self._set_clock(claim.now)
-        self.account.claimed(len(claim.executions))
+        self.account.claimed(claim, self._shard.keys.shard)
         if self._traces is not None:
             took = round((time.monotonic() - begun) * 1000)
             for one in claim.executions:
@@ -370,6 +370,7 @@ class Worker(arq.Worker):
             capacity=self._places.size,
             running=len(self.tasks),
             tick_lag=self._lag,
+            lacked_key=self.account.lacked_key,
         )
         self._lag = 0
         takes = not self._stop.is_set()

@@ -15,7 +15,7 @@ from app.auth import keys
 from app.auth.callers import EVERYWHERE, SCOPES, Caller, Scope
 from app.clock import LAST_MS, rfc3339, to_ms
 from app.errors import Fault, Forbidden, InvalidRequest, NotFound, TooManyKeys
-from app.formats import Moment
+from app.formats import Line, Moment
 from app.models import ID_PATTERN
 from app.store import Shards
 from app.store import api_keys as store
@@ -23,6 +23,7 @@ from app.store import api_keys as store
 noun = Noun("keys", "API keys: who may call the API.", "/api/keys")
 
 MOST_WORKSPACES = 1000
+_SHARE = 10  # what part of all keys those may be that one caller makes who has not all workspaces
 
 KeyId = Annotated[
     str,
@@ -58,7 +59,7 @@ ScopeField = Annotated[
 class KeyInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a key is to be."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=200, description="For people: who has it.")]
+    name: Annotated[Line, Meta(min_length=1, max_length=200, description="For people: who has it.")]
     scope: ScopeField
     workspaces: Reach
     expires_at: (
@@ -101,7 +102,8 @@ class KeyDeleted(Answer, frozen=True, kw_only=True):
 async def create_key(shards: Shards, call: Call, body: KeyInput) -> KeyCreated:
     """Make a key. The answer is the only one that has it.
 
-    Nobody gives more than they have: who has not all workspaces names some of their own.
+    Nobody gives more than they have: who has not all workspaces names some of their own, and makes a tenth of
+    all keys at most.
     """
     now = await shards.first.now_ms()
     expires = 0 if body.expires_at is None else to_ms(body.expires_at)
@@ -110,6 +112,8 @@ async def create_key(shards: Shards, call: Call, body: KeyInput) -> KeyCreated:
         raise InvalidRequest("The body is not valid; nothing was done.", [fault])
     if not _within(body.workspaces, call.caller):
         raise Forbidden("A key can't reach workspaces that are not yours.", "admin")
+    if call.caller.workspaces is not None:
+        await _check_share(shards, call.caller)
     id_, text, digest = keys.new_key()
     key = keys.ApiKey(
         id=id_,
@@ -148,6 +152,17 @@ async def delete_key(shards: Shards, call: Call, key_id: KeyId) -> KeyDeleted:
     gate.key_ring.forget(key_id)
     call.told.before = _told(_shown(*found))
     return KeyDeleted(id=key_id)
+
+
+async def _check_share(shards: Shards, caller: Caller) -> None:
+    """One tenant does not take the keys of all others; raises :class:`TooManyKeys`."""
+    most = max(1, shards.settings.max_api_keys // _SHARE)
+    theirs = sum(_within(key.workspaces, caller) for key, _ in await store.all_keys(shards.first))
+    if theirs >= most:
+        raise TooManyKeys(
+            f"There are {theirs} API keys for your workspaces, and may be {most}, a tenth of"
+            " CRONSPACE_MAX_API_KEYS: delete some first."
+        )
 
 
 def _within(workspaces: list[str] | tuple[str, ...], caller: Caller) -> bool:

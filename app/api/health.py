@@ -148,22 +148,19 @@ async def _look(shards: Shards) -> DetailedHealth:
         await readiness.check_ready(readable)
     except RedisError as error:
         refused = str(error) or type(error).__name__
-    silent = [(one.facts.name, all_.now - one.at) for one in all_.workers if one.is_silent(all_.now)]
+    stand = {int(one.keys.shard): await witness.status(one) for one in readable}
     findings = examine(
         Facts(
             takes_writes=refused,
             role=next((one.role for one in servers if one.role not in ("", "master")), "master"),
             warnings=list(dict.fromkeys(warning for one in servers for warning in one.warnings())),
             fullness=servers[0].fullness,
-            holds=[
-                f"shard {one.keys.shard}: {hold.detail}" if len(shards) > 1 else hold.detail
-                for one in readable
-                for hold in (await witness.status(one)).holds
-            ],
+            holds=witness.told_holds(stand, len(shards)),
             alive=len(all_.alive),
             unserved=all_.unserved,
             unread=all_.unread,
-            silent=silent,
+            silent=[(one.facts.name, all_.now - one.at) for one in all_.missing],
+            keyless=[one.facts.name for one in all_.alive if one.lacks_key(all_.now)],
             ticker_lag=all_.ticker_lag,
             queue_wait=all_.queue_wait,
             running=all_.running,

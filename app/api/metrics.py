@@ -19,7 +19,7 @@ from app.health_score import consecutive_failures, health_score
 from app.keys import execution_id
 from app.models import Execution, LastSlot, State, Trigger
 from app.schedule import schedule_of
-from app.store import Shard, catalog, executions, history, witness, workspaces
+from app.store import Shard, catalog, executions, history, witness, workers, workspaces
 from app.tally import tally
 from app.wording import Code
 
@@ -183,6 +183,7 @@ async def _facts(shard: Shard, workspace: str, trigger: str) -> Facts:
         max_rate=goes.max_rate,
         held=await executions.places_held(shard, workspace),
         deadline_seconds=shard.settings.start_deadline_seconds,
+        served=any(not one.is_silent(status.now) for one in await workers.all_seen(shard)),
         worker_seen=status.worker_seen,
         firing_held=" ".join(hold.detail for hold in status.holds),
     )

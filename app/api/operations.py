@@ -45,7 +45,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.auditing import Told, note_change
 from app.api.auth import Gate
-from app.api.reading import Body, Field, Fields
+from app.api.reading import Body, Field, Fields, aside
 from app.auth.callers import ANYBODY
 from app.auth.callers import Scope as CallerScope
 from app.config import Settings
@@ -60,6 +60,7 @@ from app.errors import (
     SealError,
     StoreUnavailable,
     TooManyWorkspaces,
+    WrongDeployment,
 )
 from app.store import Shards, everywhere
 
@@ -187,7 +188,7 @@ class Operation:
         body = await _bounded(request, request.app.state.shards.settings)
         if not body and not self.body_required:
             return None
-        return body if self.body_reader is None else self.body_reader.read(body)
+        return body if self.body_reader is None else await aside(body, self.body_reader.read, body)
 
 
 class Noun:
@@ -275,7 +276,7 @@ def _errors(
     if declared["body"] is not None:
         found += [BodyTooLarge, RequestTimeout]
     if not declared["takes"].isdisjoint(("shard", "shards")):
-        found += [SealError, StoreUnavailable]
+        found += [SealError, StoreUnavailable, WrongDeployment]
         if method != "GET":
             found.append(NotConfirmed)
     return tuple(in_order(found))

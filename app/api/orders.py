@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from app.api.fields import Answer, TriggerId, WorkspaceAnswer, WorkspaceId, about
 from app.api.operations import Call, Noun
+from app.api.reading import aside
 from app.api.shapes import ShownPause, need_trigger, shown_pause
 from app.api.trigger_inputs import TRIGGERS_PATH, Idempotency
 from app.clock import LAST_ASKED_MS, from_ms, parse_moment, rfc3339, to_ms
@@ -133,8 +134,9 @@ async def run_trigger(
     trigger = await need_trigger(shard, workspace_id, trigger_id)
     request = None
     if body is not None and body.payload is not UNSET:
-        request = _with_payload(trigger.definition, body.payload)
-        if not names_of(request) <= names_of(trigger.definition):
+        payload = bytes(body.payload)
+        request = await aside(payload, _with_payload, trigger.definition, body.payload)
+        if not await aside(payload, names_of, request) <= names_of(trigger.definition):
             call.caller.need("write")
         await outgoing.check_secrets(shard, workspace_id, [(trigger_id, request)], in_set=False)
     made = await orders.make(

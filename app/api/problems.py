@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from app.api.fields import about
 from app.errors import ApiError, Fault, MethodNotAllowed, NotFound, StoreUnavailable, WrongDeployment
-from app.redis_errors import kind_of_error
+from app.redis_errors import is_state, kind_of_error
 from app.telemetry.metrics import REDIS_ERRORS
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,13 @@ async def on_api_error(_: Request, error: Exception) -> Response:
 async def on_store_error(request: Request, error: Exception) -> Response:
     """Redis away, full, loading, read-only: nothing of that ends the API."""
     request.app.state.figures.add(REDIS_ERRORS, kind_of_error(error))
-    why = str(error) or type(error).__name__
-    log.warning("%s %s: Redis failed: %s", request.method, request.url.path, why, extra=_fields_of(request))
+    if is_state(error):
+        request.app.state.refusals.met(f"{request.method} {request.url.path}", error)
+    else:
+        why = str(error) or type(error).__name__
+        log.warning(
+            "%s %s: Redis failed: %s", request.method, request.url.path, why, extra=_fields_of(request)
+        )
     return problem(StoreUnavailable(_cause(error)))
 
 
@@ -99,8 +104,9 @@ def _cause(error: Exception) -> str:
 
 async def on_wrong_deployment(request: Request, error: Exception) -> Response:
     """What is stored belongs to other settings: nothing is read or written."""
-    log.error("%s %s: %s", request.method, request.url.path, error)
-    return problem(StoreUnavailable(str(error)))
+    assert isinstance(error, WrongDeployment)
+    request.app.state.refusals.met(f"{request.method} {request.url.path}", error)
+    return problem(error)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -110,7 +116,14 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         refused = MethodNotAllowed(f"{request.method} is not a method of {request.url.path}.")
         refused.headers = dict(error.headers or {})
         return problem(refused)
-    return problem(NotFound(f"There is nothing at {request.url.path}."))
+    return problem(NotFound(f"There is nothing at {request.url.path}.{_where_to_look(request)}"))
+
+
+def _where_to_look(request: Request) -> str:
+    """For who opens the address, or misspells a path."""
+    if request.app.state.shards.settings.docs == "off":
+        return ""
+    return " What there is stands at /docs, and for programs at /openapi.json."
 
 
 async def on_unexpected(request: Request, error: Exception) -> Response:

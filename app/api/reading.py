@@ -6,20 +6,39 @@ else, a boolean is ``true`` or ``false``, a moment is RFC 3339, a list has comma
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterable
-from typing import Any, get_type_hints
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import inspect
 
 from app.errors import MOST_FAULTS, Fault, InvalidRequest, malformed, unknown_name
+from app.formats import in_words
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?\Z")
 _BOOLEANS = {"true": True, "false": False}
 _ITEM = re.compile(r"\[[0-9]+\]\Z")
 _PLACE = re.compile(r" - at `\$(.*)`\Z")
+
+
+_LARGE = 8192  # bytes that are looked at at once: that takes about a millisecond at most
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+async def aside(
+    large: bytes, function: Callable[Given, Found], *args: Given.args, **kwargs: Given.kwargs
+) -> Found:
+    """What a function returns that looks at ``large``, a body or a payload, or what came of it: in a thread
+    where that takes a while, so that others are answered meanwhile.
+    """
+    if len(large) <= _LARGE:
+        return function(*args, **kwargs)
+    return await asyncio.to_thread(function, *args, **kwargs)
 
 
 class _Refused(ValueError):
@@ -214,5 +233,5 @@ def _said(error: msgspec.ValidationError) -> tuple[str, str]:
     """msgspec's message in our form, and the place below the value that it speaks of."""
     text = str(error)
     place = _PLACE.search(text)
-    message = _PLACE.sub("", text).replace("`", "'")
+    message = in_words(_PLACE.sub("", text)).replace("`", "'")
     return message[:1].lower() + message[1:], place[1] if place else ""

@@ -61,7 +61,8 @@ class System(Answer, frozen=True, kw_only=True):
     """How the data and the clock stand."""
 
     firing: Annotated[bool, about("Whether due slots are fired and sent: nothing is held, or can't be read.")]
-    holds: Annotated[list[ShownHold], about("Why not.")]
+    reasons: Annotated[list[str], about("Why not, for people; shards that are held alike in one.")]
+    holds: Annotated[list[ShownHold], about("The same, of each shard.")]
     losses: Annotated[list[ShownLoss], about("What Redis lost so far, the last ones, oldest first.")]
     shards: list[ShownShard]
     unread: Annotated[list[UnreadShard], about("Shards that can't be asked: all else is of the others.")]
@@ -105,6 +106,7 @@ async def _shown(shards: Shards) -> dict[str, Any]:
     found, unread = await everywhere.ask_each(shards, witness.status)
     return {
         "firing": not unread and all(status.firing for status in found.values()),
+        "reasons": witness.told_holds(found, len(shards)),
         "holds": [
             ShownHold(
                 shard=number,

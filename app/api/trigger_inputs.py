@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from app.api.fields import about
+from app.config import Settings
 from app.declared import masking
 from app.declared.inputs import Defaults
 from app.declared.masking import has_masks
@@ -71,30 +73,39 @@ class Idempotency(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     idempotency_key: IdempotencyKey | None = None
 
 
-def defaults_of(settings: workspaces.WorkspaceSettings) -> Defaults:
+def defaults_of(own: workspaces.WorkspaceSettings, settings: Settings) -> Defaults:
     """What a workspace has triggers stored with that leave a field out."""
-    given = {name: getattr(settings, name) for name in Defaults.__struct_fields__}
-    return Defaults(**{name: value for name, value in given.items() if value is not None})
+    given = {name: getattr(own, name) for name in ("timezone", "timeout_seconds", "max_retries")}
+    found = Defaults(**{name: value for name, value in given.items() if value is not None})
+    longest = settings.max_timeout_seconds
+    return structs.replace(
+        found, timeout_seconds=min(found.timeout_seconds, longest), max_timeout_seconds=longest
+    )
 
 
 async def read_defaults(shard: Shard, workspace: str) -> Defaults:
     """The same, read."""
-    return defaults_of(await workspaces.settings_of(shard, workspace))
+    return defaults_of(await workspaces.settings_of(shard, workspace), shard.settings)
 
 
 async def unmask_set(
     shard: Shard, workspace: str, ids: Sequence[str], definitions: Sequence[Definition]
 ) -> list[Definition]:
     """The definitions of a set, with what an answer had masked taken from what is stored."""
-    found = list(definitions)
-    masked = [index for index, one in enumerate(found) if has_masks(one)]
+    masked = await asyncio.to_thread(lambda: [at for at, one in enumerate(definitions) if has_masks(one)])
+    if not masked:
+        return list(definitions)
     stored = await store.read(shard, workspace, [ids[index] for index in masked])
-    faults: list[Fault] = []
-    for index, known in zip(masked, stored, strict=True):
-        if len(faults) < MOST_FAULTS:
-            found[index] = _unmask(found[index], known, f"triggers[{index}].", faults)
-    _refuse(faults)
-    return found
+
+    def unmasked() -> list[Definition]:
+        found, faults = list(definitions), list[Fault]()
+        for index, known in zip(masked, stored, strict=True):
+            if len(faults) < MOST_FAULTS:
+                found[index] = _unmask(found[index], known, f"triggers[{index}].", faults)
+        _refuse(faults)
+        return found
+
+    return await asyncio.to_thread(unmasked)
 
 
 def unmask(definition: Definition, stored: Definition | None) -> Definition:

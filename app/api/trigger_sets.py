@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from app.api.fields import WorkspaceAnswer, WorkspaceId, about
 from app.api.operations import Call, Noun
+from app.api.reading import aside
 from app.api.trigger_inputs import (
     TRIGGERS_PATH,
     Condition,
@@ -133,10 +134,9 @@ async def replace_triggers(
     deleted, and which runs of the next 24 hours would come and go.
     """
     defaults = await read_defaults(shard, workspace_id)
-    # A large one takes a while.
-    inputs = await asyncio.to_thread(parse_replace, body, shard.settings, defaults)
+    inputs = await aside(body, parse_replace, body, shard.settings, defaults)
     ids = [str(index) if given.id is None else given.id for index, given in enumerate(inputs)]
-    given = await asyncio.to_thread(lambda: [one.to_definition(defaults) for one in inputs])
+    given = await aside(body, lambda: [one.to_definition(defaults) for one in inputs])
     definitions = await unmask_set(shard, workspace_id, ids, given)
     wanted = list(zip(ids, definitions, strict=True))
     if query.dry_run:

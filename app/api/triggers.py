@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from app.api.fields import TriggerId, WorkspaceAnswer, WorkspaceId
 from app.api.operations import Call, Noun
+from app.api.reading import aside
 from app.api.shapes import need_trigger, no_trigger
 from app.api.trigger_inputs import TRIGGERS_PATH, Condition, read_defaults, unmask
 from app.api.trigger_sets import CHANGE_ERRORS, MAKE_ERRORS
@@ -62,8 +63,8 @@ async def create_trigger(
     Without an id the server makes one: from the name, where there is one, and a random part.
     """
     defaults = await read_defaults(shard, workspace_id)
-    given = parse_trigger(body, defaults)
-    wanted = given.to_definition(defaults)
+    given = await aside(body, parse_trigger, body, defaults)
+    wanted = await aside(body, given.to_definition, defaults)
     id_ = given.id or _new_id(given.name or "")
 
     def create(current: Wanted) -> Wanted:
@@ -102,11 +103,11 @@ async def put_trigger(
     The others of the set stay as they are. A masked value keeps what is stored.
     """
     defaults = await read_defaults(shard, workspace_id)
-    given = parse_trigger(body, defaults)
+    given = await aside(body, parse_trigger, body, defaults)
     if given.id not in (None, trigger_id):
         message = f"the path says {trigger_id!r}; a trigger keeps its id"
         raise InvalidRequest("The body is not valid; nothing was stored.", [Fault("id", message)])
-    wanted = given.to_definition(defaults)
+    wanted = await aside(body, given.to_definition, defaults)
 
     def put(current: Wanted) -> Wanted:
         unmasked = unmask(wanted, current[trigger_id])
@@ -204,7 +205,7 @@ async def _answer(
     revision = await revisions.current(shard, workspace)
     stored = await need_trigger(shard, workspace, trigger)
     call.headers["etag"] = etag(revision)
-    shown = shown_trigger(workspace, stored, view)
+    shown = await aside(stored.definition.payload, shown_trigger, workspace, stored, view)
     return TriggerAnswer(workspace_id=workspace, revision=revision, trigger=shown)
 
 
@@ -220,10 +221,9 @@ async def _stored(
         stored = Trigger(
             id=trigger, definition=definition, position=0, version=0, standing=standing, next_slot=slot
         )
-    shown = msgspec.structs.replace(stored, definition=definition)
-    return TriggerAnswer(
-        workspace_id=workspace, revision=done.revision, trigger=shown_trigger(workspace, shown, view_of(call))
-    )
+    made = msgspec.structs.replace(stored, definition=definition)
+    shown = await aside(definition.payload, shown_trigger, workspace, made, view_of(call))
+    return TriggerAnswer(workspace_id=workspace, revision=done.revision, trigger=shown)
 
 
 def _new_id(name: str) -> str:

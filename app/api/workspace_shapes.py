@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from app.api.fields import Answer, WorkspaceAnswer, WorkspaceId, about
 from app.api.shapes import ShownPause, shown_pause
+from app.api.trigger_inputs import defaults_of
 from app.clock import rfc3339
 from app.config import Settings
-from app.declared.inputs import PRODUCT_DEFAULTS
 from app.formats import Cursor, Moment, Zone
 from app.store import workspaces as store
 
-# What the deployment says where a workspace does not; the rest the product says.
+# What the deployment says where a workspace does not.
 DEPLOYMENT_SETTINGS = (
     "max_concurrency",
     "max_rate",
@@ -157,12 +156,11 @@ def shown_workspace(found: store.Workspace, held: store.Counts, settings: Settin
 
 def effective(own: store.WorkspaceSettings, settings: Settings) -> EffectiveSettings:
     """What goes for a workspace: its own settings, and the deployment's where it has none."""
-    usual: Mapping[str, Any] = {
-        **{name: getattr(settings, name) for name in DEPLOYMENT_SETTINGS},
-        **msgspec.structs.asdict(PRODUCT_DEFAULTS),
-    }
-    names = EffectiveSettings.__struct_fields__
-    chosen = {name: getattr(own, name) for name in names}
+    stored = defaults_of(own, settings)
+    chosen = {name: getattr(own, name) for name in DEPLOYMENT_SETTINGS}
     return EffectiveSettings(
-        **{name: usual[name] if chosen[name] is None else chosen[name] for name in names}
+        **{name: getattr(settings, name) if value is None else value for name, value in chosen.items()},
+        timezone=stored.timezone,
+        timeout_seconds=stored.timeout_seconds,
+        max_retries=stored.max_retries,
     )

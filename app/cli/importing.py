@@ -11,6 +11,7 @@ from typing import Any
 from app.cli.arguments import add_yes, confirm, parser, workspace_path
 from app.cli.exporting import FORMAT
 from app.client import Client
+from app.counts import counted
 from app.errors import ClientError
 
 
@@ -24,7 +25,10 @@ def run(argv: Sequence[str]) -> None:
     exported = _read(given.file)
     workspace = given.workspace or exported["workspace_id"]
     triggers = exported["triggers"]
-    confirm(f"Replace all triggers and settings of {workspace!r} by {len(triggers)} triggers?", given.yes)
+    confirm(
+        f"Replace all triggers and settings of {workspace!r} by {counted(len(triggers), 'trigger')}?",
+        given.yes,
+    )
     with Client() as client:
         path = workspace_path(workspace)
         plan = client.call("PUT", f"{path}/triggers", {"triggers": triggers}, dry_run="true")

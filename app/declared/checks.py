@@ -30,6 +30,7 @@ from app.declared.fields import (
 from app.declared.inputs import TriggerInput, stored_payload
 from app.declared.outcomes import TARGET_KINDS, parse_statuses
 from app.errors import InvalidSchedule, nearest, unknown_name
+from app.formats import in_words
 from app.models import METHODS, Delivery, OverlapPolicy, RetryStrategy, is_id
 from app.schedule.cron import parse
 from app.schedule.zones import load_zone
@@ -116,7 +117,7 @@ def _misfits(value: Any, wanted: Any) -> Iterator[str]:
     try:
         msgspec.convert(value, wanted)
     except msgspec.ValidationError as error:
-        message = str(error).replace(" | null", "").replace("`", "'")
+        message = in_words(str(error)).replace(" | null", "").replace("`", "'")
         yield message[0].lower() + message[1:]
 
 

@@ -9,6 +9,7 @@ from msgspec import Meta, Raw, Struct
 from app import formats
 from app.clock import INTERVAL_PATTERN, LONGEST_INTERVAL, MOMENT_PATTERN
 from app.declared.outcomes import STATUS_PATTERN, TARGET_KINDS, USUAL_RETRIES
+from app.formats import Line
 from app.models import Delivery, Id, Method, OverlapPolicy, RetryStrategy
 from app.schedule.fields import MAX_CRON
 
@@ -26,9 +27,9 @@ TriggerId = Annotated[
         examples=["nightly-report"],
     ),
 ]
-Name = Annotated[str, Meta(max_length=256, description="For people.", examples=["Nightly report"])]
+Name = Annotated[Line, Meta(max_length=256, description="For people.", examples=["Nightly report"])]
 Description = Annotated[str, Meta(max_length=4096, description="For people.")]
-Tag = Annotated[str, Meta(min_length=1, max_length=64)]
+Tag = Annotated[Line, Meta(min_length=1, max_length=64)]
 Tags = Annotated[
     list[Tag],
     Meta(

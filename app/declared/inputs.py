@@ -29,11 +29,14 @@ class ShownDstPolicy(Struct, frozen=True, kw_only=True):
 
 
 class Defaults(Struct, frozen=True, kw_only=True):
-    """What a trigger that leaves a field out is stored with: a workspace's settings, or the product's own."""
+    """What a trigger that leaves a field out is stored with: a workspace's settings, or the product's own.
+    Beside that the longest time-out of the deployment.
+    """
 
     timezone: str = "UTC"
     timeout_seconds: float = 30.0
     max_retries: int = 3
+    max_timeout_seconds: float = 3600.0
 
 
 PRODUCT_DEFAULTS = Defaults()

@@ -39,6 +39,9 @@ def rule_faults(
 
     ``bad`` are fields that were given, have faults of their own, and are left out of ``trigger``.
     """
+    if trigger.timeout_seconds is not None and trigger.timeout_seconds > defaults.max_timeout_seconds:
+        most = f"{defaults.max_timeout_seconds:g} s (CRONSPACE_MAX_TIMEOUT_SECONDS)"
+        yield "timeout_seconds", f"{trigger.timeout_seconds:g} s, but an attempt may take {most} at most"
     if not bad and trigger.cron is not None and _others(trigger) == _NO_OTHERS:
         return
     given = [name for name in SCHEDULES if getattr(trigger, name) is not None or name in bad]

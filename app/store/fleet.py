@@ -49,6 +49,16 @@ class Fleet(Struct, frozen=True, kw_only=True):
         return [one for one in self.workers if not one.is_silent(self.now)]
 
     @property
+    def missing(self) -> list[Seen]:
+        """The silent workers in whose place nobody has come, the longest silent first: a worker that started
+        after the last heartbeat of one is there for it, of any name, and for no other one.
+        """
+        came = iter(sorted(one.facts.started for one in self.alive))
+        silent = sorted((one for one in self.workers if one.is_silent(self.now)), key=lambda one: one.at)
+        # Each takes the first who may have come for it, so that most find one.
+        return [gone for gone in silent if not any(started > gone.at for started in came)]
+
+    @property
     def running(self) -> int:
         """Requests on their way."""
         return sum(one.facts.running for one in self.alive)

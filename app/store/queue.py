@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from app.errors import SealError
 from app.keys import split_execution_id
-from app.models import ArqJob, Attempt, State
+from app.models import ArqJob, Attempt, FailureKind, State
 from app.store import witness
 from app.store.shard import Shard, pack
 
@@ -114,9 +114,12 @@ def _opened(shard: Shard, stored: bytes) -> tuple[bytes, str]:
 
 
 def _sealed(shard: Shard, attempt: Attempt | None) -> Attempt | None:
-    """An attempt to be stored. Scripts unpack it, so only what a target may have put into it is sealed."""
-    if attempt is None:
-        return None
+    """An attempt to be stored. Scripts unpack it, so only what a target may have put into it is sealed.
+
+    Who lacks a key may have another that nobody else has: what they tell of that stays plain.
+    """
+    if attempt is None or attempt.kind == FailureKind.KEY:
+        return attempt
     message, snippet = shard.sealer.seal_text(attempt.message), shard.sealer.seal_text(attempt.snippet)
     if message is attempt.message and snippet is attempt.snippet:
         return attempt

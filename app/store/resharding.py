@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 import msgspec
 from msgspec import Struct
 
+from app.counts import counted
 from app.errors import WrongDeployment
 from app.keys import DEPLOYMENT, Keys, shard_number
 from app.store import witness
@@ -54,7 +55,7 @@ async def begin(shards: Shards, number: int) -> None:
             return
         if moving:
             raise WrongDeployment(
-                f"A move to {moving} shards was begun: `cronspace reshard {moving}` ends it."
+                f"A move to {counted(moving, 'shard')} was begun: `cronspace reshard {moving}` ends it."
             )
 
 

@@ -34,8 +34,13 @@ _COPY_SECONDS = 600  # the copy of an audit goes by itself when its maker dies
 _LOOKED_AT = 50  # workspaces, at the start of a process
 _LOOK_AGAIN_SECONDS = 5.0  # at a Redis that was away
 _KIND, _MESSAGE, _SNIPPET = 3, 4, 5  # in an attempt, see app/models.py
-# What scripts say of attempts of these kinds is written plain, and tells nothing.
-_KINDS_OF_SCRIPTS = (FailureKind.WORKER_LOST, FailureKind.UNKNOWN_OUTCOME, FailureKind.CANCELLED)
+# What scripts say of attempts of these kinds, and who lacks a key, is written plain, and tells nothing.
+_PLAIN_KINDS = (
+    FailureKind.WORKER_LOST,
+    FailureKind.UNKNOWN_OUTCOME,
+    FailureKind.CANCELLED,
+    FailureKind.KEY,
+)
 # As executions move on, and those that wait again twice: what moves once meanwhile is met all the same.
 _EXECUTION_SETS = ("lined", "waiting", "backlog", "late", "admitted", "waiting", *FINISHED_STATES)
 
@@ -65,8 +70,8 @@ def _reseal_record(sealer: Sealer, stored: bytes) -> bytes | None:
     for attempt in attempts:
         for place in (_MESSAGE, _SNIPPET):
             text = attempt[place]
-            by_script = place == _MESSAGE and attempt[_KIND] in _KINDS_OF_SCRIPTS
-            if not sealer.is_current_text(text) and (not by_script or sealer.is_sealed_text(text)):
+            may_be_plain = place == _MESSAGE and attempt[_KIND] in _PLAIN_KINDS
+            if not sealer.is_current_text(text) and (not may_be_plain or sealer.is_sealed_text(text)):
                 attempt[place] = sealer.seal_text(sealer.open_text(text))
                 changed = True
     return pack(record) if changed else None
@@ -252,8 +257,8 @@ def _told(seen: Counter[str]) -> list[str]:
     told = []
     if unreadable := seen["unreadable"]:
         told.append(
-            f"{unreadable} of {seen['found']} definitions seen CAN'T BE DECRYPTED, so their executions fail:"
-            " CRONSPACE_ENCRYPTION_KEYS lacks their key"
+            f"{unreadable} of {seen['found']} definitions seen CAN'T BE DECRYPTED, so nothing of theirs is"
+            " sent here: CRONSPACE_ENCRYPTION_KEYS lacks their key"
         )
     if outdated := seen["outdated"]:
         told.append(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from app.config import Settings, parse_numbers
+from app.counts import counted
 from app.errors import WrongDeployment
 from app.keys import DEPLOYMENT, shard_number
 from app.outage import Outage
@@ -80,13 +81,13 @@ class Shards:
         shards, moving = await note_deployment(self.first, len(self._all))
         if moving:
             raise WrongDeployment(
-                f"Workspaces are being moved from {shards} to {moving} shards: wait until `cronspace reshard`"
-                f" has ended, and start with CRONSPACE_SHARDS={moving}."
+                f"Workspaces are being moved from {shards} to {counted(moving, 'shard')}: wait until"
+                f" `cronspace reshard` has ended, and start with CRONSPACE_SHARDS={moving}."
             )
         if shards != len(self._all):
             raise WrongDeployment(
-                f"What is stored has {shards} shards, and CRONSPACE_SHARDS is {len(self._all)}: set it to"
-                f" {shards}, or move the workspaces with `cronspace reshard`."
+                f"What is stored has {counted(shards, 'shard')}, and CRONSPACE_SHARDS is"
+                f" {len(self._all)}: set it to {shards}, or move the workspaces with `cronspace reshard`."
             )
         self._verified = time.monotonic()
 

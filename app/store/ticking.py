@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from app.errors import InvalidSchedule, SealError
+from app.models import KEY_WAIT_MS
 from app.schedule import schedule_of
 from app.schedule.late import judge_overdue, slots_to_hold
 from app.store import definitions, witness
@@ -70,7 +71,8 @@ async def refill(shard: Shard, at_most: int = 200) -> int:
 async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
     """Compute and store further slots of triggers (``workspace:trigger``); judge those found too late.
 
-    A trigger whose slots can't be computed gets an error that its readers see, and holds up no other.
+    A trigger whose slots can't be computed gets an error that its readers see, and holds up no other. Where
+    that is for want of a key, its slots are not late for that time, unless it sets a deadline itself.
     """
     if not chores:
         return
@@ -100,7 +102,8 @@ async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
         await asyncio.sleep(0)  # a rare schedule takes ms to compute: requests and leases go on in between
         packed, state, due = found[index * 3 : index * 3 + 3]
         if packed is None or state is None:
-            refills.append([workspace, trigger, 0, 0, [], "", [], 0])  # removed: the script drops the chore
+            # Removed: the script drops the chore.
+            refills.append([workspace, trigger, 0, 0, [], "", [], 0, False])
             continue
         known = read_state(state)
         if known is None:
@@ -142,23 +145,28 @@ def _compute(
         after, missed, caught = base, [], 0
         if due is None:
             deadline = definition.start_deadline_seconds
+            if deadline is None:
+                waited = min(now - notes.get("sealed", now), KEY_WAIT_MS)
+                late_by = int(settings.start_deadline_seconds * 1000) + waited
+            else:
+                waited, late_by = 0, int(deadline * 1000)
             overdue = judge_overdue(
                 schedule,
                 definition,
                 base,
                 now,
-                deadline=int((settings.start_deadline_seconds if deadline is None else deadline) * 1000),
+                deadline=late_by,
                 cap=settings.max_catch_up,
                 records=min(_RECORDS_OF_ONE, records),
                 spans=spans,
                 lost=[(loss.since, loss.until) for loss in lost],
             )
-            after, missed, caught = overdue.after, overdue.missed, overdue.caught
+            after, missed, caught = overdue.after, overdue.missed, now if waited else overdue.caught
         until = now + int(settings.look_ahead_seconds * 1000)
         slots = slots_to_hold(schedule, after, until, SLOTS_LEAST, SLOTS_MOST, spans)
     except (InvalidSchedule, SealError) as problem:
-        return [*refill, [], str(problem), [], 0]
+        return [*refill, [], str(problem), [], 0, isinstance(problem, SealError)]
     except Exception as problem:
         log.exception("its slots can't be computed", extra={"workspace": workspace, "trigger": trigger})
-        return [*refill, [], f"{type(problem).__name__}: {problem}", [], 0]
-    return [*refill, slots, "", missed, caught]
+        return [*refill, [], f"{type(problem).__name__}: {problem}", [], 0, False]
+    return [*refill, slots, "", missed, caught, False]

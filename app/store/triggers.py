@@ -158,14 +158,15 @@ async def edit(
     """Change up to :data:`EDIT_MOST` triggers as one revision.
 
     ``change`` gets the stored definitions of ``ids`` (None: there is none) and returns those wanted (None:
-    delete). It may be called again when another change came between. Raises as :func:`replace` does.
+    delete); in a thread, because they may be large. It may be called again when another change came between.
+    Raises as :func:`replace` does.
     """
     keep, fire_first = shard.settings.keep_revisions, True
     for _ in range(_TRIES):
         serial = await shard.run("take_serial")
         base, revision, former = await _base(shard, workspace, if_revision)
         current = dict(zip(ids, await definitions.read(shard, workspace, ids), strict=True))
-        wanted = dict(change(current))
+        wanted = dict(await asyncio.to_thread(change, current))
         deletes = [id_ for id_, one in wanted.items() if one is None and current[id_] is not None]
         puts = [(id_, one) for id_, one in wanted.items() if one is not None]
         plain = [pack_definition(definition) for _, definition in puts]

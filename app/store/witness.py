@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from app.clock import rfc3339
+from app.counts import shards_named
 from app.store.shard import Shard, pack, reply, unpack
 from app.witness import HoldKind, Loss, Verdict
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 LOSSES_KEPT = 20  # as in lua/_witness.lua
 _STEP = 1000  # entries a script call
+_ONE_EVENT_MS = 60_000
 
 _loss = msgspec.msgpack.Decoder(Loss)
 _losses = msgspec.msgpack.Decoder(list[Loss])
@@ -32,7 +34,30 @@ class Hold(Struct, frozen=True):
     kind: HoldKind
     since: int  # ms
     noticed_by: str
-    detail: str  # for people
+    lost: tuple[int, int] = (0, 0)  # what Redis did from then (0: all) until then, ms
+    jump: int = 0  # of the clock, ms
+
+    @property
+    def detail(self) -> str:
+        """What happened, for people."""
+        return _told_span(*self.lost) if self.kind == "data_loss" else _told_jump(self.jump)
+
+    def is_like(self, other: Hold) -> bool:
+        """Whether the two are of one event, which each shard of a Redis notices by itself."""
+        alike = (self.kind, bool(self.lost[0]), self.jump > 0) == (
+            other.kind,
+            bool(other.lost[0]),
+            other.jump > 0,
+        )
+        return alike and abs(self.since - other.since) < _ONE_EVENT_MS
+
+    def together(self, other: Hold) -> Hold:
+        """The event, as one of both tells it at most."""
+        return structs.replace(
+            min(self, other, key=lambda one: one.since),
+            lost=(min(self.lost[0], other.lost[0]), max(self.lost[1], other.lost[1])),
+            jump=max(self.jump, other.jump, key=abs),
+        )
 
 
 class Status(Struct, frozen=True):
@@ -108,10 +133,10 @@ async def status(shard: Shard) -> Status:
     holds = []
     if by_loss:
         since, who, begin, end = unpack(by_loss)
-        holds.append(Hold("data_loss", since, who, _told_span(begin, end)))
+        holds.append(Hold("data_loss", since, who, lost=(begin, end)))
     if by_clock:
         since, who, jump, _ = unpack(by_clock)
-        holds.append(Hold("clock_jump", since, who, _told_jump(jump)))
+        holds.append(Hold("clock_jump", since, who, jump=jump))
     return Status(
         now=await shard.now_ms(),
         epoch=epoch.decode() if epoch else None,
@@ -120,6 +145,20 @@ async def status(shard: Shard) -> Status:
         holds=holds,
         losses=_losses.decode(lost) if lost else [],
     )
+
+
+def told_holds(found: Mapping[int, Status], shards: int) -> list[str]:
+    """Why nothing is fired, by shard, of so many: what holds several alike is told once."""
+    events: list[tuple[list[int], Hold]] = []
+    for number, status_ in found.items():
+        for hold in status_.holds:
+            for index, (numbers, known) in enumerate(events):
+                if hold.is_like(known):
+                    events[index] = ([*numbers, number], hold.together(known))
+                    break
+            else:
+                events.append(([number], hold))
+    return [f"{shards_named(who)}: {hold.detail}" if shards > 1 else hold.detail for who, hold in events]
 
 
 async def resume(shard: Shard) -> bool:

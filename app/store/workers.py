@@ -14,6 +14,7 @@ SILENT_MS = 3 * HEARTBEAT_SECONDS * 1000  # after so long it may be dead
 _SEAT_MS = 2 * HEARTBEAT_SECONDS * 1000  # for so long a heartbeat keeps a worker on duty
 _FORGOTTEN_MS = 600_000  # after so long nobody waits for it any more
 _MOST = 10_000
+_LACKING_MS = 120_000  # longer than between two looks at what waits for a key
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -25,6 +26,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     capacity: int  # requests at once at most
     running: int
     tick_lag: int = 0  # ms, how late its ticker came to a due slot, the most since the heartbeat before
+    lacked_key: int = 0  # when it last met something that it has no key for; 0: never
 
 
 class Seen(Struct, frozen=True):
@@ -37,6 +39,10 @@ class Seen(Struct, frozen=True):
     def is_silent(self, now: int) -> bool:
         """Whether its heartbeats have stopped without a farewell."""
         return now - self.at > SILENT_MS
+
+    def lacks_key(self, now: int) -> bool:
+        """Whether it has met things lately that it has no key for."""
+        return now - self.facts.lacked_key < _LACKING_MS
 
 
 _decode = msgspec.msgpack.Decoder(Facts).decode
@@ -86,5 +92,6 @@ def _together(known: Seen, other: Seen) -> Seen:
         started=min(known.facts.started, other.facts.started),
         running=known.facts.running + other.facts.running,
         tick_lag=max(known.facts.tick_lag, other.facts.tick_lag),
+        lacked_key=max(known.facts.lacked_key, other.facts.lacked_key),
     )
     return Seen(known.id, facts, max(known.at, other.at))

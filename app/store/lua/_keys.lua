@@ -68,7 +68,8 @@ end
 --             overlap, queue (limit), deadline (ms), jitter (ms), max_runs, once (at most once)
 --   notes     what happened to it, a map; false: nothing: runs (made, where they are bounded), anchor (ms,
 --             of an interval), caught (slots up to here are sent however late), behind (true while it fires
---             slots of which several were due at once: they go one after another)
+--             slots of which several were due at once: they go one after another), sealed (since when there
+--             was no key to compute its slots with, ms)
 local BORN, VERSION, POSITION, AFTER, RULES, NOTES, HELD = 1, 2, 3, 4, 5, 6, 7
 
 local function drop_held(state)

@@ -46,7 +46,10 @@ local function finish(definition, id, token, what, delay, attempt, gone)
   end
   local job = cmsgpack.unpack(packed)
   local attempts = job.k.attempts or {}
-  attempts[#attempts + 1] = attempt
+  local last = attempts[#attempts]
+  -- Waiting for a key is one attempt, however often a worker looks.
+  local goes_on = last and last[4] == 'key' and attempt[4] == 'key'
+  attempts[goes_on and #attempts or #attempts + 1] = attempt
   if what ~= 'retry' then
     local reason = attempt[4] == 'unknown_outcome' and 'unknown_outcome' or ''
     end_execution(id, job, what, reason, attempts, definition ~= '' and definition)

@@ -4,10 +4,10 @@
 -- Safe to run twice: the second run finds other slots held.
 -- KEYS: the shard's root
 -- ARGV: now, policy, refills as one msgpack array of {workspace, trigger, version, base ms, slots, error,
---       missed, caught ms}: the slots follow `base`, the last slot known; with an error there are none; none
---       and no error: the schedule has ended. `missed` is an array of runs {first, last, reason, days, slots}:
---       the days are {day, number} pairs, of which `slots` get a record each. Slots up to `caught` are sent
---       however late.
+--       missed, caught ms, whether a key is missing (the error says so)}: the slots follow `base`, the last
+--       slot known; with an error there are none; none and no error: the schedule has ended. `missed` is an
+--       array of runs {first, last, reason, days, slots}: the days are {day, number} pairs, of which `slots`
+--       get a record each. Slots up to `caught` are sent however late.
 -- RETURNS: how many were stored
 --#include _keys
 --#include _admit
@@ -20,6 +20,7 @@
 use_policy(ARGV[2])
 local refills = cmsgpack.unpack(ARGV[3])
 local RETRY_MS = 300000 -- what can't be computed is tried again: a zone may come with an update
+local KEY_RETRY_MS = 30000 -- and by others, who may have the key
 local DAY_MS = 86400000
 
 local function miss(workspace, trigger, born, run)
@@ -44,7 +45,7 @@ local function miss(workspace, trigger, born, run)
   end
 end
 
-local function store(workspace, trigger, version, base, slots, problem, missed, caught)
+local function store(workspace, trigger, version, base, slots, problem, missed, caught, is_sealed)
   local chore = workspace .. ':' .. trigger
   local state = try_unpack(redis.call('HGET', of(workspace, 'states'), trigger))
   local stands = state and standing(workspace, trigger, state)
@@ -58,7 +59,13 @@ local function store(workspace, trigger, version, base, slots, problem, missed, 
   end
   if problem ~= '' then
     redis.call('HSET', of(workspace, 'errors'), trigger, problem)
-    redis.call('ZADD', refills_key, whole(now + RETRY_MS), chore)
+    redis.call('ZADD', refills_key, whole(now + (is_sealed and KEY_RETRY_MS or RETRY_MS)), chore)
+    local known = state[NOTES] or {}
+    if is_sealed and not known.sealed then
+      known.sealed = math.floor(now)
+      state[NOTES] = known
+      redis.call('HSET', of(workspace, 'states'), trigger, cmsgpack.pack(state))
+    end
     return 0
   end
   local next_slot = redis.call('ZSCORE', of(workspace, 'due'), trigger)
@@ -75,6 +82,7 @@ local function store(workspace, trigger, version, base, slots, problem, missed, 
   if caught > 0 then
     notes.caught = caught
   end
+  notes.sealed = nil
   if slots[1] and slots[1] > now then
     notes.behind = nil
   end
