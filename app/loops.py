@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from redis.exceptions import RedisError
 
@@ -82,3 +82,13 @@ class Loop:
             self._outage.met(self, self.name, error)
         else:
             log.error("%s failed; it goes on", self.name, exc_info=error)
+
+
+async def end(running: Mapping[Loop, asyncio.Task[None]]) -> None:
+    """End loops, wherever they are. The client may swallow a cancellation while it connects, so they are told
+    as well.
+    """
+    for loop, task in running.items():
+        loop.stop()
+        task.cancel()
+    await asyncio.gather(*running.values(), return_exceptions=True)

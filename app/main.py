@@ -46,12 +46,12 @@ from app.auth.rules import check
 from app.config import Settings, load_settings
 from app.listener import listen
 from app.logs import set_up_logging
-from app.loops import Loop
+from app.loops import Loop, end
 from app.protocol import bounded
 from app.store import Shards, open_shards
 from app.store.connection import address_of
 from app.store.memory import Memory
-from app.store.rotation import warn_of_keys
+from app.store.rotation import KeyCheck
 from app.telemetry.figures import of_process
 from app.telemetry.metrics import OF_API
 from app.telemetry.traces import open_traces
@@ -103,17 +103,12 @@ def create_app(settings: Settings, shards: Shards | None = None, traces: Traces 
             Loop("witness", memory.once, outage=shard.outage)
             for shard, memory in zip(used, memories, strict=True)
         ]
-        loops.append(refusals.loop)
-        watching = [asyncio.create_task(loop.run()) for loop in loops]
-        watching.append(asyncio.create_task(warn_of_keys(used)))
+        loops += [refusals.loop, Loop("key check", KeyCheck(used).once)]
+        running = {loop: asyncio.create_task(loop.run()) for loop in loops}
         try:
             yield
         finally:
-            for loop in loops:
-                loop.stop()  # the client may swallow a cancellation while it connects
-            for one in watching:
-                one.cancel()
-            await asyncio.wait(watching)
+            await end(running)
             for memory in memories:
                 memory.save()
         if shards is None:

@@ -8,7 +8,7 @@ import pytest
 from conftest import eventually
 from redis.exceptions import ConnectionError, OutOfMemoryError, ReadOnlyError, ResponseError
 
-from app.loops import Loop
+from app.loops import Loop, end
 from app.outage import Outage
 
 pytestmark = pytest.mark.anyio
@@ -128,3 +128,24 @@ def test_an_outage_is_told_anew_when_it_changes_its_kind_and_each_minute(
         "Redis can't be used (away), since 120 s; trying again",
         "Redis can be used again, after 124.0 s",
     ]
+
+
+async def test_a_loop_whose_client_swallows_a_cancellation_ends_all_the_same() -> None:
+    begun = asyncio.Event()
+    swallowed = 0
+
+    async def connect() -> float:
+        nonlocal swallowed
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            swallowed += 1
+        return 3600
+
+    loop = Loop("connects", connect)
+    task = asyncio.create_task(loop.run())
+    await begun.wait()
+    async with asyncio.timeout(5):
+        await end({loop: task})
+    assert swallowed == 1

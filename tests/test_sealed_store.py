@@ -17,6 +17,7 @@ from helpers import Target, claim_all, define, failed, succeeded
 
 from app.egress import make_egress
 from app.errors import IdempotencyConflict
+from app.loops import Loop, end
 from app.models import Attempt, Standing, State
 from app.sealing import Sealer, parse_keys
 from app.store import (
@@ -277,7 +278,7 @@ async def test_a_missing_key_holds_up_its_own_executions_and_no_others_and_the_a
         letter = await busy(sealed, clock)
         await store_set(plain, "other", one=define(url=target.url))
         wrong = make_shard(encryption_keys=SECOND)
-        await rotation.warn_of_keys(Shards([wrong]))
+        await rotation.KeyCheck(Shards([wrong])).once()
         assert "CAN'T BE DECRYPTED" in caplog.text
         clock.advance(60)
         await ticking.fire_due(wrong)
@@ -405,12 +406,12 @@ async def test_what_is_wrong_with_the_keys_is_one_line_for_all_shards_and_told_w
         await store_set(shard, one="* * * * *")
     own_redis.client.config_set("requirepass", "another")
     keyed = shard_at(own_redis.url(), encryption_keys=FIRST)  # its connections are new ones
-    looking = asyncio.create_task(
-        rotation.warn_of_keys([Shard(keyed.redis, keyed.settings, number) for number in range(3)], 0.05)
-    )
+    check = rotation.KeyCheck([Shard(keyed.redis, keyed.settings, number) for number in range(3)], 0.05)
+    loop = Loop("key check", check.once)
+    looking = asyncio.create_task(loop.run())
     await eventually(lambda: "NOAUTH" in str(own_redis.client.info("errorstats")))
-    assert not looking.done()
     own_redis.client.config_set("requirepass", "")
-    await asyncio.wait_for(looking, 10)
+    await eventually(lambda: any("definitions" in one for one in caplog.messages))
+    await end({loop: looking})
     (told,) = [one for one in caplog.messages if "definitions" in one]
     assert told.startswith("3 of 3 definitions seen are not encrypted")

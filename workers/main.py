@@ -15,10 +15,10 @@ from app import __version__
 from app.config import Settings, load_settings
 from app.errors import ConfigError, WrongDeployment
 from app.logs import bind, set_up_logging
-from app.loops import Loop
+from app.loops import Loop, end
 from app.store import Shards, open_shards
 from app.store.connection import address_of
-from app.store.rotation import warn_of_keys
+from app.store.rotation import KeyCheck
 from app.telemetry.traces import open_traces
 from workers import probes
 from workers.account import Account
@@ -81,8 +81,8 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     verifier = Verifier(shards, stop)
-    verifying = asyncio.create_task(verifier.loop.run())
-    checking = asyncio.create_task(warn_of_keys(shards))
+    loops = (verifier.loop, Loop("key check", KeyCheck(shards).once))
+    running = {one: asyncio.create_task(one.run()) for one in loops}
     try:
         async with probes.serving(workers, shards, account, places):
             if await _either(verifier.verified, stopped):
@@ -98,9 +98,7 @@ async def serve(settings: Settings) -> None:
             if verifier.problem is not None:
                 raise ConfigError(str(verifier.problem))
     finally:
-        verifying.cancel()
-        checking.cancel()
-        await asyncio.gather(verifying, checking, return_exceptions=True)
+        await end(running)
         if traces is not None:
             await asyncio.to_thread(traces.close)
         await transport.aclose()

@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 
 from app import __version__
 from app.config import Settings
-from app.loops import Loop
+from app.loops import Loop, end
 from app.models import State
 from app.store import Shard, notifications, queue, ticking, upkeep, workers
 from app.store.memory import Memory
@@ -144,11 +144,8 @@ class Worker(arq.Worker):
             if not stopped.done():
                 raise RuntimeError("a loop of the worker ended by itself")
         finally:
-            for loop in tasks:
-                loop.stop()  # the client may swallow a cancellation while it connects
-            for task in (stopped, *tasks.values()):
-                task.cancel()
-            await asyncio.gather(stopped, *tasks.values(), return_exceptions=True)
+            stopped.cancel()
+            await end(tasks)
         with suppress(RedisError, OSError):  # TimeoutError is one; then it is missed for a while
             async with asyncio.timeout(_LAST_CALL_SECONDS):
                 await workers.leave(self._shard, self.account.process)

@@ -7,7 +7,6 @@ they go on until one finds nothing to do. So it can be interrupted at any point,
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections import Counter
@@ -33,6 +32,7 @@ _PASSES = 5
 _COPY_SECONDS = 600  # the copy of an audit goes by itself when its maker dies
 _LOOKED_AT = 50  # workspaces, at the start of a process
 _LOOK_AGAIN_SECONDS = 5.0  # at a Redis that was away
+_FAR_SECONDS = 3600.0
 _KIND, _MESSAGE, _SNIPPET = 3, 4, 5  # in an attempt, see app/models.py
 # What scripts say of attempts of these kinds, and who lacks a key, is written plain, and tells nothing.
 _PLAIN_KINDS = (
@@ -211,16 +211,20 @@ class _Pass:
         return new
 
 
-async def warn_of_keys(shards: Iterable[Shard], pause_seconds: float = _LOOK_AGAIN_SECONDS) -> None:
-    """Say in the log what is wrong with the keys, as a process starts; of a shard that is away, later."""
-    left = list(shards)
-    while left:
-        asked = {shard: await _seen_of(shard) for shard in left}
+class KeyCheck:
+    """Says in the log what is wrong with the keys, as a process starts; of a shard that is away, later."""
+
+    def __init__(self, shards: Iterable[Shard], pause_seconds: float = _LOOK_AGAIN_SECONDS) -> None:
+        self._left = list(shards)
+        self._pause_seconds = pause_seconds
+
+    async def once(self) -> float:
+        """Look at what has not been seen; the body of a loop."""
+        asked = {shard: await _seen_of(shard) for shard in self._left}
         for warning in _told(sum(filter(None, asked.values()), Counter())):
             log.warning("%s", warning)
-        left = [shard for shard, seen in asked.items() if seen is None]
-        if left:
-            await asyncio.sleep(pause_seconds)
+        self._left = [shard for shard, seen in asked.items() if seen is None]
+        return self._pause_seconds if self._left else _FAR_SECONDS
 
 
 async def warnings(shard: Shard) -> list[str]:
