@@ -57,9 +57,12 @@ class Account:
         if not claim.executions:
             return
         self.figures.add(CLAIMED, by=len(claim.executions))
+        tried = [one.attempts[-1] for one in claim.executions if one.attempts]
+        if not tried:
+            return
         lost = Counter(
             last.worker.rpartition("~")[0] or last.worker
-            for last in (one.attempts[-1] for one in claim.executions if one.attempts)
+            for last in tried
             # Cut off by this claim, and not by one before.
             if last.kind == FailureKind.WORKER_LOST and last.started + last.duration == claim.now
         )

@@ -32,13 +32,23 @@ Confirmation = asyncio.Task[str]
 class Held:
     """An execution that this worker has under lease. ``until`` is on the monotonic clock."""
 
-    __slots__ = ("_before", "aborted", "begun", "confirmation", "execution", "outgoing", "until")
+    __slots__ = (
+        "_before",
+        "aborted",
+        "begun",
+        "came_back",
+        "confirmation",
+        "execution",
+        "outgoing",
+        "until",
+    )
 
     def __init__(
         self, execution: Claimed, until: float, outgoing: Ready, confirmation: Confirmation | None
     ) -> None:
         self.execution = execution  # as it was claimed last
         self._before = len(execution.attempts)
+        self.came_back = False  # it was claimed again meanwhile
         self.until = until
         self.outgoing = outgoing
         self.confirmation = confirmation  # to be waited for before anything is sent
@@ -94,7 +104,7 @@ class Sender:
         if running is not None:
             # Its lease had lapsed and it came back to us, who still send it: that is a renewal. Or it is the
             # next attempt, claimed before we heard that this one is recorded: then it is started from there.
-            running.execution, running.until = execution, until
+            running.execution, running.until, running.came_back = execution, until, True
             running.outgoing, running.confirmation = outgoing, confirmation
             return
         held = self.held[execution.id] = Held(execution, until, outgoing, confirmation)
@@ -109,7 +119,8 @@ class Sender:
 
     def known_recorded(self) -> list[Ended]:
         """Outcomes that are recorded, although no reply said so: the next attempt was claimed with them."""
-        return [one for one in self.ended if self.held[one.id].is_recorded(one)]
+        held = self.held
+        return [one for one in self.ended if held[one.id].came_back and held[one.id].is_recorded(one)]
 
     def abort(self, id_: str) -> None:
         """Cut an attempt off whose execution is not ours any more: cancelled, or taken over."""
@@ -119,21 +130,7 @@ class Sender:
             task.cancel()
 
     async def _run(self, execution: Claimed, held: Held) -> Ended | None:
-        """The outcome of an attempt; None when there is none to report. What can't be foreseen has one, too:
-        else the execution would be held, and renewed, for ever.
-        """
-        started = self._now()
-        try:
-            return await self._send(execution, held)
-        except Exception as error:
-            log.exception("an attempt failed by a fault of ours", extra=fields_of(execution))
-            if not held.begun:
-                return Ended(execution.id, held.execution.token, "release", _AGAIN_MS)
-            message = f"{type(error).__name__}: {error}"
-            made = Attempt(started, 0, 0, FailureKind.INTERNAL, message, "", self._name)
-            return retries.failed(execution, made)
-
-    async def _send(self, execution: Claimed, held: Held) -> Ended | None:
+        """The outcome of an attempt; None when there is none to report."""
         unconfirmed = "" if held.confirmation is None else await asyncio.shield(held.confirmation)
         if unconfirmed:
             log.warning(
@@ -174,12 +171,24 @@ class Sender:
         if self._hosts is not None:
             self._hosts.leave(id_)
         self._places.give_back()
-        if task.cancelled() and not held.aborted:
-            ended: Ended | None = Ended(id_, held.execution.token, "release")
-        else:
-            ended = None if held.aborted else task.result()
+        ended: Ended | None = None
+        if not held.aborted and task.cancelled():
+            ended = Ended(id_, held.execution.token, "release")
+        elif not held.aborted:
+            fault = task.exception()
+            ended = task.result() if fault is None else self._faulty(held, fault)
         if ended is None:
             del self.held[id_]
         else:
             self.ended.append(ended)
             self._on_ended()
+
+    def _faulty(self, held: Held, fault: BaseException) -> Ended:
+        """What can't be foreseen has an outcome: else the execution would be held, and renewed, for ever."""
+        execution = held.execution
+        log.error("an attempt failed by a fault of ours", exc_info=fault, extra=fields_of(execution))
+        if not held.begun:
+            return Ended(execution.id, execution.token, "release", _AGAIN_MS)
+        message = f"{type(fault).__name__}: {fault}"
+        made = Attempt(self._now(), 0, 0, FailureKind.INTERNAL, message, "", self._name)
+        return retries.failed(execution, made)
