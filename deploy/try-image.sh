@@ -28,7 +28,7 @@ suite=${base##*-}
 if ! b images --quiet "$base" >/dev/null 2>&1; then
   mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,python3-pip,ca-certificates,tzdata \
     --customize-hook='ln -s /usr/bin/python3 "$1/usr/local/bin/python3"' \
-    "$suite" "$folder/base.tar" "deb http://deb.debian.org/debian $suite main"
+    "$suite" "$folder/base.tar"
   container=$(b from scratch)
   b add --quiet "$container" "$folder/base.tar" / >/dev/null
   b config --env PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
