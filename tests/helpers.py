@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
+import pytest
 from conftest import START
 
 from app.clock import day_of
@@ -103,6 +105,34 @@ async def bytes_balance(shard: Shard, workspace: str) -> tuple[int, int, int]:
         kept,
     ]
     return stored, opened, kept
+
+
+def run_twice(shard: Shard, but: Container[str] = ()) -> None:
+    """What a lost reply leads to: each script runs again with the same arguments, but for some."""
+    run = shard.run
+
+    async def twice(name: str, *args: Any, **more: Any) -> Any:
+        if name not in but:
+            await run(name, *args, **more)
+        return await run(name, *args, **more)
+
+    shard.run = twice  # type: ignore[method-assign]
+
+
+def note_threads(monkeypatch: pytest.MonkeyPatch, *functions: tuple[Any, str]) -> list[int]:
+    """The threads that functions, each told by its place and name, are called in from now on."""
+    threads: list[int] = []
+
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any) -> Any:
+            threads.append(threading.get_ident())
+            return function(*args)
+
+        return called
+
+    for place, name in functions:
+        monkeypatch.setattr(place, name, noted(getattr(place, name)))
+    return threads
 
 
 async def cpu_seconds(shard: Shard) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from conftest import START, Clock, ShardFactory
@@ -15,6 +14,7 @@ from helpers import (
     failed,
     numbered,
     open_ids,
+    run_twice,
     spoil,
     succeeded,
 )
@@ -281,18 +281,9 @@ async def test_a_released_execution_is_ready_at_once(shard: Shard, clock: Clock)
     assert (again.id, again.attempts) == (mine.id, [])
 
 
-async def test_every_script_is_safe_to_run_twice(
-    make_shard: ShardFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a lost reply leads to: the client runs the same script with the same arguments again."""
+async def test_every_script_is_safe_to_run_twice(make_shard: ShardFactory, clock: Clock) -> None:
     shard = make_shard(max_concurrency=3)
-    run = shard.run
-
-    async def twice(name: str, *args: Any, **more: Any) -> Any:
-        await run(name, *args, **more)
-        return await run(name, *args, **more)
-
-    monkeypatch.setattr(shard, "run", twice)
+    run_twice(shard)
     done = await triggers.replace(shard, "acme", numbered(8))
     assert (done.revision, done.changes.created) == (1, 8)
     sent: list[str] = []

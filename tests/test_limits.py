@@ -7,7 +7,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from calls import ACME, client_of, ok, once, refused, run_once, store_set
 from conftest import ShardFactory, eventually
 from examples import BODIES, OPERATIONS, path_of
-from helpers import Target, define, worker_running
+from helpers import Target, define, note_threads, worker_running
 
 from app.api import trigger_inputs
 from app.api.reading import Body
@@ -332,18 +332,14 @@ async def test_large_triggers_are_read_and_shown_beside_the_loop(
     make_shard: ShardFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What looks at a megabyte takes up to seconds, in which nobody else would be answered."""
-    threads = []
-
-    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any) -> Any:
-            threads.append(threading.get_ident())
-            return work(*arguments)
-
-        return run
-
-    places = [(checks, "is_deep"), (bodies, "is_deep"), (variables, "check"), (Body, "read")]
-    for place, name in [*places, (inputs, "mask_payload"), (trigger_inputs, "has_masks")]:
-        monkeypatch.setattr(place, name, noted(getattr(place, name)))
+    places: list[tuple[Any, str]] = [
+        (checks, "is_deep"),
+        (bodies, "is_deep"),
+        (variables, "check"),
+        (Body, "read"),
+    ]
+    places += [(inputs, "mask_payload"), (trigger_inputs, "has_masks")]
+    threads = note_threads(monkeypatch, *places)
     large = {**ONE, "payload": {str(number): {"a": "{{attempt}}"} for number in range(1000)}}
     async with client_of(make_shard()) as client:
         url = f"{ACME}/triggers"

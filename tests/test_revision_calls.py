@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from calls import client_of
 from conftest import START, Clock, ShardFactory
+from helpers import note_threads
 
 from app.clock import rfc3339
 from app.store import Shard, catalog
@@ -188,18 +188,8 @@ async def test_what_undoes_a_revision_is_packed_and_unpacked_beside_the_loop(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large one takes seconds, in which nobody else would be answered."""
-    threads = []
-
-    def noted(work: Callable[..., bytes]) -> Callable[..., bytes]:
-        def run(*arguments: Any) -> bytes:
-            threads.append(threading.get_ident())
-            return work(*arguments)
-
-        return run
-
     await client.put(f"{TRIGGERS}/one", json=ONE)
-    monkeypatch.setattr(zlib, "compress", noted(zlib.compress))
-    monkeypatch.setattr(zlib, "decompress", noted(zlib.decompress))
+    threads = note_threads(monkeypatch, (zlib, "compress"), (zlib, "decompress"))
     await client.post(f"{TRIGGERS}/bulk", json={"action": "disable", "ids": ["one"]})
     assert (await client.get(f"{PATH}/1/diff")).json()["changes"]["updated"] == 1
     assert len(threads) >= 2

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from calls import ACME, client_of, minutes, ok, refused, store_set
 from conftest import Clock, ShardFactory
-from helpers import bytes_balance, claim_all, define, failed, numbered, succeeded
+from helpers import bytes_balance, claim_all, define, failed, numbered, run_twice, succeeded
 
 from app.errors import TooManyRuns
 from app.models import State
@@ -187,17 +187,11 @@ async def test_open_runs_carry_no_more_bytes_and_any_end_makes_room(
 
 
 async def test_an_order_whose_reply_was_lost_is_not_refused_the_second_time(
-    make_shard: ShardFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    make_shard: ShardFactory, clock: Clock
 ) -> None:
     shard = make_shard(max_kept_bytes=3000)
-    run = shard.run
-
-    async def twice(name: str, *args: Any, **more: Any) -> Any:
-        await run(name, *args, **more)
-        return await run(name, *args, **more)
-
     await store_set(shard, t="* * * * *")
-    monkeypatch.setattr(shard, "run", twice)
+    run_twice(shard)
     order = orders.Order("t", clock.now, define(payload=noise(2000)))
     assert len((await orders.make(shard, "acme", "run", [order])).executions) == 1
     with pytest.raises(TooManyRuns):

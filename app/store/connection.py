@@ -108,13 +108,18 @@ def split_url(url: str) -> SplitResult:
     return parts
 
 
-def address_of(url: str) -> str:
-    """A ``REDIS_URL`` that :func:`connect` took, for people: without user, password and parameters. Not by
-    urllib, which refuses passwords that connections take, and repeats them.
+def without_login(url: str) -> str:
+    """A ``REDIS_URL`` that :func:`connect` took, without user and password. Not by urllib, which refuses
+    passwords that connections take, and repeats them.
     """
-    scheme, _, rest = re.split(r"[?#]", url, maxsplit=1)[0].partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    scheme, _, rest = url.partition("://")
+    authority, slash, rest = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{rest}"
+
+
+def address_of(url: str) -> str:
+    """The same for people: without parameters, too, which may hold the sentinels' password."""
+    return re.split(r"[?#]", without_login(url), maxsplit=1)[0]
 
 
 class SentinelUrl(Struct, frozen=True):

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from app.store import witness
+from app.store.connection import without_login
 from app.store.shard import Shard
 from app.witness import Remembered
 
@@ -78,7 +79,5 @@ def _path_of(shard: Shard) -> Path | None:
     folder = shard.settings.state_dir
     if not folder:
         return None
-    # Not by urllib, which refuses passwords that connections take, and repeats them.
-    authority, slash, rest = shard.settings.redis_url.partition("://")[2].partition("/")
-    where = f"{authority.rpartition('@')[2]}{slash}{rest} {shard.keys.tag}"
+    where = f"{without_login(shard.settings.redis_url).partition('://')[2]} {shard.keys.tag}"
     return Path(folder) / f"witness-{hashlib.sha256(where.encode()).hexdigest()[:16]}.json"

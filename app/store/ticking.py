@@ -107,7 +107,7 @@ async def refill_some(shard: Shard, chores: Sequence[str]) -> None:
             continue
         known = read_state(state)
         if known is None:
-            refills.append([workspace, trigger, 0, 0, [], _UNREADABLE, [], 0])
+            refills.append([workspace, trigger, 0, 0, [], _UNREADABLE, [], 0, False])
             continue
         one = _compute(shard, workspace, trigger, packed, known, due, now, records, spans, lost)
         records -= sum(len(run.slots) for run in one[6])
